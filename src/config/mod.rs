@@ -1,0 +1,7 @@
+//! Settings and secrets.
+
+mod secret;
+mod settings;
+
+pub use secret::{Credential, Secret};
+pub use settings::{AgentSettings, ClaudeSettings, Permissions, Settings, StatusSettings, TelegramSettings};
