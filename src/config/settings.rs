@@ -25,6 +25,23 @@ pub struct Settings {
     pub(super) checked: (),
 }
 
+impl Settings {
+    /// What a reload from `self` to `other` cannot apply, by name: those settings keep their old values until the
+    /// service is restarted. Agents, limits and owners are applied at once.
+    #[must_use]
+    pub fn needs_restart(&self, other: &Self) -> Vec<&'static str> {
+        [
+            ("telegram.api_url", self.telegram.api_url != other.telegram.api_url),
+            ("claude.program", self.claude.program != other.claude.program),
+            ("claude.upstream", self.claude.upstream != other.claude.upstream),
+            ("status", self.status != other.status),
+        ]
+        .into_iter()
+        .filter_map(|(name, changed)| changed.then_some(name))
+        .collect()
+    }
+}
+
 /// `[telegram]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TelegramSettings {
