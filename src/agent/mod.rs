@@ -1,1 +1,101 @@
-//! stub
+//! Agents at work: conversations, their cells and their Claude processes.
+//!
+//! Called by the router (prompts, stop, new, cancel) and by the daemon's wiring (start, drain). `session.rs` decides,
+//! `actor.rs` does it, `supervisor.rs` finds the actor, `cell.rs` knows how an agent's cell is made.
+//!
+//! Invariant: a run reaches an actor only after its row is committed, and leaves it only by a committed ending.
+
+mod actor;
+mod cell;
+mod registry;
+mod session;
+mod start;
+mod supervisor;
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+pub use cell::{BROKER_PORT, CLAUDE_IN_CELL, CellError, Cells, LiveCell, Program, layers};
+pub use registry::{Entry, Registry};
+
+use crate::announce::Announcer;
+use crate::config::Settings;
+use crate::model::{ConversationId, Place, RunId};
+use crate::store::{Conversation, Run, Store};
+
+/// Everything an actor acts upon.
+pub struct Context {
+    /// The durable state.
+    pub store: Store,
+    /// How cells are made.
+    pub cells: Cells,
+    /// Settings in force.
+    pub settings: watch::Receiver<Arc<Settings>>,
+    /// The ways out.
+    pub announcer: Announcer,
+    /// What runs where.
+    pub registry: Registry,
+}
+
+enum Message {
+    Prompt(Run),
+    Renew(Conversation),
+    Cancel(ConversationId, RunId),
+    Stop(Place, oneshot::Sender<usize>),
+    Shutdown(oneshot::Sender<()>),
+}
+
+/// Prompts on their way to a conversation.
+const BACKLOG: usize = 64;
+
+/// The handle to all agents; cheap to clone.
+#[derive(Clone)]
+pub struct Agents {
+    messages: mpsc::Sender<Message>,
+}
+
+impl Agents {
+    /// Starts the supervisor. Its end is the end of the daemon.
+    #[must_use]
+    pub fn start(context: Arc<Context>) -> (Self, JoinHandle<()>) {
+        let (messages, receiver) = mpsc::channel(BACKLOG);
+        let task = tokio::spawn(supervisor::Supervisor::new(context).run(receiver));
+        (Self { messages }, task)
+    }
+
+    /// Gives a stored run to its conversation.
+    pub async fn prompt(&self, run: Run) {
+        self.tell(Message::Prompt(run)).await;
+    }
+
+    /// Begins a fresh session; a running turn is stopped first.
+    pub async fn renew(&self, conversation: Conversation) {
+        self.tell(Message::Renew(conversation)).await;
+    }
+
+    /// Takes a run out of its conversation's queue that has been cancelled in the store.
+    pub async fn cancel(&self, conversation: ConversationId, run: RunId) {
+        self.tell(Message::Cancel(conversation, run)).await;
+    }
+
+    /// Stops what is running at `place`; says how many conversations that concerned.
+    pub async fn stop(&self, place: Place) -> usize {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Message::Stop(place, reply)).await;
+        answer.await.unwrap_or(0)
+    }
+
+    /// Hands nothing over any more, lets running turns end for a few seconds, ends every cell.
+    pub async fn shutdown(&self) {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Message::Shutdown(reply)).await;
+        let _ = answer.await;
+    }
+
+    async fn tell(&self, message: Message) {
+        // Fails only after the supervisor's end, which ends the daemon; the store remembers.
+        let _ = self.messages.send(message).await;
+    }
+}

@@ -171,17 +171,20 @@ impl Store {
         .await
     }
 
-    /// Cancels a run that is still queued. `false` when it has been handed over or has ended meanwhile.
+    /// Cancels a run that is still queued and names its conversation. `None` when it has been handed over or has ended
+    /// meanwhile.
     ///
     /// # Errors
     /// When the commit failed.
-    pub async fn cancel_queued(&self, id: RunId) -> Result<bool, StoreError> {
+    pub async fn cancel_queued(&self, id: RunId) -> Result<Option<ConversationId>, StoreError> {
         self.transact("cancel a run", move |t| {
-            let changed = t.execute(
-                "UPDATE runs SET state = 'cancelled', ended_at = ?2 WHERE id = ?1 AND state = 'queued'",
+            t.query_row(
+                "UPDATE runs SET state = 'cancelled', ended_at = ?2 WHERE id = ?1 AND state = 'queued' \
+                 RETURNING conversation",
                 params![id.0, now()],
-            )?;
-            Ok(changed == 1)
+                |row| row.get(0).map(ConversationId),
+            )
+            .optional()
         })
         .await
     }

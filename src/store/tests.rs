@@ -72,7 +72,7 @@ async fn a_run_goes_from_queued_to_its_one_ending() {
     assert_eq!((queued.state, queued.attempts), (RunState::Queued, 0));
     assert_eq!(s.store.unrouted().await.unwrap(), Vec::new());
     s.store.run_handed(queued.id).await.unwrap();
-    assert!(!s.store.cancel_queued(queued.id).await.unwrap());
+    assert_eq!(s.store.cancel_queued(queued.id).await.unwrap(), None);
     let open = s.store.unfinished_runs().await.unwrap();
     assert_eq!((open[0].state, open[0].attempts), (RunState::Running, 1));
     let call = ModelCall {

@@ -1,0 +1,452 @@
+//! One conversation at work: carries out what `session.rs` decides, with the store, the cell and the Claude process.
+//!
+//! Started by the supervisor, ends with it. Invariant: an effect is done before the next input is taken, except the start
+//! of a process, which may take seconds: its end is an input like any other.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::Context;
+use super::registry::Entry;
+use super::session::{Action, Closing, Input, Limits, Session, StartFailure, Timer, TurnEnd};
+use super::start::{self, Live};
+use crate::claude::{ClaudeEvent, Decision};
+use crate::config::{AgentSettings, Permissions};
+use crate::failpoint;
+use crate::model::{
+    AgentEvent, CellOverview, Failure, InboxId, ModelCall, Outbound, Place, RunId, RunState, Usage,
+};
+use crate::store::{Conversation, Ending, NewNotice, Run, StoreError};
+
+/// What the supervisor tells a conversation.
+pub(super) enum Order {
+    Prompt(Run),
+    Renew,
+    Cancel(RunId),
+    Stop,
+    /// Answered when nothing is left to wait for.
+    Drain(oneshot::Sender<()>),
+}
+
+/// How long a change that the database refused waits before it is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+pub(super) struct Actor {
+    context: Arc<Context>,
+    conversation: Conversation,
+    session: Session,
+    live: Option<Live>,
+    starting: Option<JoinHandle<Result<Live, StartFailure>>>,
+    timers: BTreeMap<Timer, Instant>,
+    /// Where the runs in hand came from.
+    sources: HashMap<RunId, Source>,
+    /// Model calls since the last ending.
+    calls: Vec<ModelCall>,
+    drained: Option<oneshot::Sender<()>>,
+    dead: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Source {
+    inbox: Option<InboxId>,
+    reply_to: Option<crate::model::MessageId>,
+}
+
+impl Actor {
+    pub(super) fn new(context: Arc<Context>, conversation: Conversation) -> Self {
+        let limits = limits(agent_settings(&context, &conversation).as_ref());
+        Self {
+            session: Session::new(limits, conversation.begun),
+            context,
+            conversation,
+            live: None,
+            starting: None,
+            timers: BTreeMap::new(),
+            sources: HashMap::new(),
+            calls: Vec::new(),
+            drained: None,
+            dead: false,
+        }
+    }
+
+    pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        while !self.dead {
+            self.publish();
+            let input = tokio::select! {
+                order = orders.recv() => match order {
+                    Some(order) => self.order(order),
+                    None => return,
+                },
+                event = next_event(&mut self.live) => self.event(event).await,
+                started = finished(&mut self.starting) => {
+                    self.starting = None;
+                    Some(self.started(started))
+                }
+                timer = next_timer(&self.timers) => {
+                    self.timers.remove(&timer);
+                    Some(Input::Timer(timer))
+                }
+            };
+            if let Some(input) = input {
+                let actions = self.session.on(input);
+                for action in actions {
+                    self.act(action).await;
+                }
+            }
+            self.finish_draining();
+        }
+    }
+
+    fn order(&mut self, order: Order) -> Option<Input> {
+        Some(match order {
+            Order::Prompt(run) => {
+                self.sources.insert(run.id, Source { inbox: run.inbox, reply_to: run.reply_to });
+                self.session.set_limits(limits(agent_settings(&self.context, &self.conversation).as_ref()));
+                Input::Enqueue(Box::new(run))
+            }
+            Order::Renew => Input::Renew,
+            Order::Cancel(run) => Input::Cancel(run),
+            Order::Stop => Input::Stop,
+            Order::Drain(done) => {
+                self.drained = Some(done);
+                Input::Drain
+            }
+        })
+    }
+
+    fn finish_draining(&mut self) {
+        if self.live.is_none()
+            && self.starting.is_none()
+            && let Some(done) = self.drained.take()
+        {
+            let _ = done.send(());
+        }
+    }
+
+    fn started(&mut self, started: Result<Live, StartFailure>) -> Input {
+        match started {
+            Ok(live) => {
+                failpoint::reach("claude.ready");
+                self.live = Some(live);
+                Input::Ready
+            }
+            Err(failure) => {
+                tracing::warn!(conversation = self.conversation.id.0, ?failure, "Claude did not start");
+                Input::StartFailed(failure)
+            }
+        }
+    }
+
+    async fn event(&mut self, event: Option<ClaudeEvent>) -> Option<Input> {
+        self.drain_calls();
+        let input = match event {
+            None => {
+                self.live = None;
+                Input::Exited { said: String::new() }
+            }
+            Some(ClaudeEvent::Exited { stderr_tail, .. }) => {
+                self.live = None;
+                Input::Exited { said: stderr_tail }
+            }
+            Some(ClaudeEvent::TurnStarted) => Input::TurnStarted,
+            Some(ClaudeEvent::Taken { message }) => Input::Taken(message),
+            Some(ClaudeEvent::Text { delta }) => {
+                failpoint::reach("claude.first_text");
+                Input::Text(delta)
+            }
+            Some(ClaudeEvent::Tool(activity)) => Input::Tool(activity),
+            Some(ClaudeEvent::Notice { text }) => Input::Notice(text),
+            Some(ClaudeEvent::Background { count }) => Input::Background(count),
+            Some(ClaudeEvent::Ask { request_id, tool_name }) => {
+                self.decide(&request_id, &tool_name).await;
+                return None;
+            }
+            Some(ClaudeEvent::TurnEnded(end)) => {
+                failpoint::reach("claude.finished");
+                Input::TurnEnded(TurnEnd {
+                    text: end.text,
+                    failure: end.failure,
+                    interrupted: end.interrupted,
+                    cost_micros: end.cost_micros,
+                    messages: end.messages,
+                    own: end.own,
+                    session: end.session,
+                })
+            }
+        };
+        Some(input)
+    }
+
+    /// Answers Claude's question whether a tool may be used.
+    async fn decide(&self, request_id: &str, tool: &str) {
+        let permissions = agent_settings(&self.context, &self.conversation).map(|agent| agent.permissions);
+        let decision = match permissions {
+            // The cell is the wall: inside it everything is allowed.
+            Some(Permissions::Sandboxed) => Decision::Allow,
+            Some(Permissions::Plan) => {
+                Decision::Deny("This agent only plans: describe the change instead of making it.".to_owned())
+            }
+            None => Decision::Deny("This agent has been removed from the settings.".to_owned()),
+        };
+        tracing::debug!(conversation = self.conversation.id.0, tool, ?decision, "tool use");
+        if let Some(live) = &self.live {
+            live.claude.answer(request_id, decision).await;
+        }
+    }
+
+    async fn act(&mut self, action: Action) {
+        match action {
+            Action::Launch { resume } => self.launch(resume),
+            Action::Hand { run, message, prompt } => self.hand(run, &message, prompt).await,
+            Action::Interrupt => {
+                if let Some(live) = &self.live {
+                    live.claude.interrupt().await;
+                }
+            }
+            Action::Kill => {
+                if let Some(live) = &self.live {
+                    live.kill();
+                }
+            }
+            Action::EndProcess => {
+                if let Some(live) = &self.live {
+                    live.claude.end().await;
+                }
+            }
+            Action::RenewSession => {
+                let id = self.conversation.id;
+                let store = self.context.store.clone();
+                if let Some(session) = self.insist("renew a session", || store.renew_session(id)).await {
+                    self.conversation.session = session;
+                }
+            }
+            Action::Begun(session) => self.begun(session).await,
+            Action::End(closing) => self.close(*closing).await,
+            Action::Emit(run, event) => self.emit(run, event).await,
+            Action::Deliver { text, cost_micros } => self.deliver(text, cost_micros).await,
+            Action::Arm(timer, after) => {
+                self.timers.insert(timer, Instant::now() + after);
+            }
+            Action::Disarm(timer) => {
+                self.timers.remove(&timer);
+            }
+        }
+    }
+
+    fn launch(&mut self, resume: bool) {
+        let context = Arc::clone(&self.context);
+        let conversation = self.conversation.clone();
+        let settings = agent_settings(&self.context, &self.conversation);
+        self.starting = Some(tokio::spawn(async move {
+            let Some(settings) = settings else {
+                return Err(StartFailure::Failed(Failure {
+                    what: format!("The agent {} is no longer in the settings", conversation.agent),
+                    fix: "Choose another with /agents, or put it back into skep.toml".to_owned(),
+                }));
+            };
+            start::start(&context, &conversation, &settings, resume).await
+        }));
+    }
+
+    async fn hand(&mut self, run: RunId, message: &str, prompt: String) {
+        let store = self.context.store.clone();
+        self.insist("hand a run over", || store.run_handed(run)).await;
+        failpoint::reach("run.started");
+        self.calls.clear();
+        if let Some(live) = &self.live {
+            live.claude.prompt(message, prompt).await;
+        }
+        failpoint::reach("claude.prompted");
+        tracing::info!(run = run.0, agent = %self.conversation.agent, "handed to Claude");
+    }
+
+    async fn begun(&mut self, session: Option<crate::model::SessionId>) {
+        let session = session.unwrap_or_else(|| self.conversation.session.clone());
+        if self.conversation.begun && session == self.conversation.session {
+            return;
+        }
+        let (id, store) = (self.conversation.id, self.context.store.clone());
+        self.insist("store a session", || store.session_begun(id, session.clone())).await;
+        self.conversation.session = session;
+        self.conversation.begun = true;
+    }
+
+    async fn close(&mut self, closing: Closing) {
+        let Closing { run, state, text, failure, cost_micros } = closing;
+        self.drain_calls();
+        let calls = std::mem::take(&mut self.calls);
+        let usage = calls.iter().fold(Usage { cost_micros, ..Usage::default() }, |sum, call| sum.plus(call.usage));
+        let error = failure.as_ref().map(|failure| format!("{}. {}", failure.what, failure.fix));
+        let ending = Ending { state, text: text.clone(), error, cost_micros, calls };
+        let store = self.context.store.clone();
+        let ended = self.insist("end a run", || store.end_run(run, ending.clone())).await;
+        failpoint::reach("run.finished");
+        tracing::info!(run = run.0, agent = %self.conversation.agent, state = state.as_str(), "ended");
+        if ended == Some(true) {
+            let event = match (state, failure) {
+                (RunState::Cancelled, _) => AgentEvent::Cancelled,
+                (_, Some(failure)) => AgentEvent::Failed(failure),
+                (_, None) => AgentEvent::Finished { text, usage },
+            };
+            self.emit(Some(run), event).await;
+        }
+        self.sources.remove(&run);
+    }
+
+    /// What a turn of Claude's own said goes out as a message of its own.
+    async fn deliver(&mut self, text: String, cost_micros: u64) {
+        self.drain_calls();
+        let calls = std::mem::take(&mut self.calls);
+        let (store, agent) = (self.context.store.clone(), self.conversation.agent.clone());
+        self.insist("store usage", || store.add_usage(agent.clone(), calls.clone(), cost_micros)).await;
+        if text.is_empty() {
+            return;
+        }
+        self.notice(None, None, text.clone(), Vec::new()).await;
+        self.emit(None, AgentEvent::Finished { text, usage: Usage { cost_micros, ..Usage::default() } }).await;
+    }
+
+    async fn emit(&self, run: Option<RunId>, event: AgentEvent) {
+        let source = run.and_then(|run| self.sources.get(&run).copied());
+        if let (Some(run), AgentEvent::Queued { ahead }) = (run, &event) {
+            let text = match ahead {
+                1 => "⏳ In line: one message is before this one.".to_owned(),
+                more => format!("⏳ In line: {more} messages are before this one."),
+            };
+            let buttons = vec![("Cancel".to_owned(), format!("cancel:{run}"))];
+            self.notice(Some(run), source.and_then(|source| source.reply_to), text, buttons).await;
+        }
+        let outbound = Outbound {
+            place: self.conversation.place.clone(),
+            conversation: self.conversation.id,
+            agent: self.conversation.agent.clone(),
+            run,
+            inbox: source.and_then(|source| source.inbox),
+            event,
+        };
+        self.context.announcer.event(outbound).await;
+    }
+
+    async fn notice(
+        &self,
+        run: Option<RunId>,
+        reply_to: Option<crate::model::MessageId>,
+        text: String,
+        buttons: Vec<(String, String)>,
+    ) {
+        let Place::Telegram { chat, thread } = self.conversation.place else { return };
+        let notice = NewNotice { chat, thread, reply_to, run, text, buttons };
+        let store = self.context.store.clone();
+        if let Err(error) = store.add_notices(None, vec![notice]).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "a notice could not be stored");
+        }
+        self.context.announcer.deliver(&self.conversation.place).await;
+    }
+
+    fn drain_calls(&mut self) {
+        if let Some(live) = &mut self.live {
+            while let Ok(call) = live.calls.try_recv() {
+                self.calls.push(call);
+            }
+        }
+    }
+
+    /// Does a change until the database takes it: a full disk may be emptied, and a run must not be lost meanwhile.
+    async fn insist<T, F>(&mut self, what: &str, mut change: impl FnMut() -> F) -> Option<T>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        loop {
+            match change().await {
+                Ok(value) => return Some(value),
+                Err(StoreError::Gone) => {
+                    self.dead = true;
+                    return None;
+                }
+                Err(error) if error.is_passing() => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "cannot {what}; trying again");
+                    tokio::time::sleep(RETRY).await;
+                }
+                Err(error) => {
+                    // A defect, not a passing state: end, and let the next start recover from what is stored.
+                    tracing::error!(error = &error as &dyn std::error::Error, "cannot {what}");
+                    self.dead = true;
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let cell = self.live.as_ref().map(|live| CellOverview {
+            place: self.conversation.place.clone(),
+            pid: live.pid(),
+            layers: live.layers(),
+            memory: None,
+            started_at: live.started_at,
+            busy: self.session.is_busy(),
+        });
+        self.context.registry.put(
+            self.conversation.id,
+            Entry {
+                agent: self.conversation.agent.clone(),
+                place: self.conversation.place.clone(),
+                busy: self.session.is_busy(),
+                waiting: self.session.waiting(),
+                cell,
+            },
+        );
+    }
+}
+
+/// The next event of the process; never, while there is none.
+async fn next_event(live: &mut Option<Live>) -> Option<ClaudeEvent> {
+    match live {
+        Some(live) => live.events.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn finished(starting: &mut Option<JoinHandle<Result<Live, StartFailure>>>) -> Result<Live, StartFailure> {
+    match starting {
+        Some(task) => task.await.unwrap_or_else(|error| {
+            Err(StartFailure::Failed(Failure {
+                what: format!("Starting Claude broke off ({error})"),
+                fix: "Send the message again; `skep logs` has the details".to_owned(),
+            }))
+        }),
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_timer(timers: &BTreeMap<Timer, Instant>) -> Timer {
+    match timers.iter().min_by_key(|(_, at)| **at) {
+        Some((timer, at)) => {
+            tokio::time::sleep_until(*at).await;
+            *timer
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn agent_settings(context: &Context, conversation: &Conversation) -> Option<AgentSettings> {
+    context.settings.borrow().agents.get(&conversation.agent).cloned()
+}
+
+fn limits(agent: Option<&AgentSettings>) -> Limits {
+    let minutes = |n: u64| Duration::from_secs(n * 60);
+    agent.map_or(Limits { idle: minutes(10), turn: minutes(30) }, |agent| Limits {
+        idle: agent.idle,
+        turn: agent.turn_limit,
+    })
+}
+
+/// Seconds since the epoch by the wall clock.
+pub(super) fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX))
+}
