@@ -1,0 +1,88 @@
+//! SIGHUP and `skep reload`: agents, owners, limits and egress take effect at once, the rest says that it needs a
+//! restart, and a bad file changes nothing and is told to the owner.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::announce::Announcer;
+use crate::config::{self, ConfigErrors, Loaded, Paths, Settings};
+use crate::model::{Access, ChatId, Place};
+use crate::store::{NewNotice, Store};
+use crate::systemd;
+
+/// What a reload acts upon; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Reload {
+    pub paths: Paths,
+    pub settings: watch::Sender<Arc<Settings>>,
+    pub access: watch::Sender<Access>,
+    pub store: Store,
+    pub announcer: Announcer,
+}
+
+/// What a reload did.
+#[derive(Debug, Default)]
+pub(super) struct Reloaded {
+    pub warnings: Vec<String>,
+    /// Settings that need a restart.
+    pub restart: Vec<String>,
+}
+
+impl Reload {
+    /// Reloads, and tells the service manager, the log and (of a mistake) the owner.
+    pub(super) async fn now(&self) {
+        systemd::reloading();
+        match self.apply().await {
+            Ok(done) if done.restart.is_empty() => tracing::info!("settings reloaded"),
+            Ok(done) => {
+                let names = done.restart.join(", ");
+                tracing::warn!("settings reloaded; these need a restart: {names}");
+                self.tell(format!("Settings reloaded. These need a restart of the service: {names}.")).await;
+            }
+            Err(errors) => {
+                tracing::error!("the settings were not reloaded, the old ones stay: {errors}");
+                self.tell(format!("⚠️ The new settings are not valid; the old ones stay in force.\n\n```\n{errors}\n```"))
+                    .await;
+            }
+        }
+        systemd::ready("ready");
+    }
+
+    /// Reads the file and puts it in force.
+    ///
+    /// # Errors
+    /// Every mistake of the file; nothing has changed then.
+    pub(super) async fn apply(&self) -> Result<Reloaded, ConfigErrors> {
+        let Loaded { settings, warnings } = config::load(&self.paths.config)?;
+        let old = self.settings.borrow().clone();
+        let restart = old.needs_restart(&settings).into_iter().map(str::to_owned).collect();
+        let paired = match self.store.owners().await {
+            Ok(paired) => paired,
+            Err(error) => {
+                // Owners can only be missing from this, never added: the next reload mends it.
+                tracing::error!(error = &error as &dyn std::error::Error, "paired owners cannot be read");
+                Vec::new()
+            }
+        };
+        let owners = settings.telegram.owners.iter().copied().chain(paired).collect();
+        self.access.send_modify(|access| access.owners = owners);
+        self.settings.send_replace(Arc::new(settings));
+        Ok(Reloaded { warnings: warnings.iter().map(ToString::to_string).collect(), restart })
+    }
+
+    /// A notice in every owner's private chat.
+    async fn tell(&self, text: String) {
+        let owners: Vec<_> = self.access.borrow().owners.iter().copied().collect();
+        for owner in owners {
+            // A private chat has its user's id.
+            let chat = ChatId(owner.0);
+            let notice =
+                NewNotice { chat, thread: None, reply_to: None, run: None, text: text.clone(), buttons: Vec::new() };
+            match self.store.add_notices(None, vec![notice]).await {
+                Ok(()) => self.announcer.deliver(&Place::Telegram { chat, thread: None }).await,
+                Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "the owner cannot be told"),
+            }
+        }
+    }
+}
