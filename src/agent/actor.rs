@@ -15,11 +15,12 @@ use super::Context;
 use super::registry::Entry;
 use super::session::{Action, Closing, Input, Limits, Session, StartFailure, Timer, TurnEnd};
 use super::start::{self, Live};
-use crate::claude::{ClaudeEvent, Decision};
+use crate::claude::{self, Answer, Claude, ClaudeEvent, Gone, MessageState, Outcome};
 use crate::config::{AgentSettings, Permissions};
 use crate::failpoint;
 use crate::model::{
-    AgentEvent, CellOverview, Failure, InboxId, ModelCall, Outbound, Place, RunId, RunState, Usage,
+    AgentEvent, CellOverview, Failure, InboxId, MessageId, ModelCall, Outbound, Place, RateLimit, RunId, RunState,
+    SessionId, Usage,
 };
 use crate::store::{Conversation, Ending, NewNotice, Run, StoreError};
 
@@ -54,7 +55,7 @@ pub(super) struct Actor {
 #[derive(Clone, Copy)]
 struct Source {
     inbox: Option<InboxId>,
-    reply_to: Option<crate::model::MessageId>,
+    reply_to: Option<MessageId>,
 }
 
 impl Actor {
@@ -93,12 +94,15 @@ impl Actor {
                 }
             };
             if let Some(input) = input {
-                let actions = self.session.on(input);
-                for action in actions {
-                    self.act(action).await;
-                }
+                self.take(input).await;
             }
             self.finish_draining();
+        }
+    }
+
+    async fn take(&mut self, input: Input) {
+        for action in self.session.on(input) {
+            self.act(action).await;
         }
     }
 
@@ -149,34 +153,45 @@ impl Actor {
                 self.live = None;
                 Input::Exited { said: String::new() }
             }
-            Some(ClaudeEvent::Exited { stderr_tail, .. }) => {
+            Some(ClaudeEvent::Exited(exited)) => {
+                tracing::info!(agent = %self.conversation.agent, how = ?exited.how, "Claude ended");
                 self.live = None;
-                Input::Exited { said: stderr_tail }
+                Input::Exited { said: exited.stderr }
             }
-            Some(ClaudeEvent::TurnStarted) => Input::TurnStarted,
-            Some(ClaudeEvent::Taken { message }) => Input::Taken(message),
+            Some(ClaudeEvent::TurnStarted { prompts }) => {
+                // Older releases name the message here and nowhere else.
+                for message in prompts {
+                    self.take(Input::Taken(message)).await;
+                }
+                Input::TurnStarted
+            }
+            Some(ClaudeEvent::Message { uuid, state: MessageState::Started }) => Input::Taken(uuid),
             Some(ClaudeEvent::Text { delta }) => {
                 failpoint::reach("claude.first_text");
                 Input::Text(delta)
             }
             Some(ClaudeEvent::Tool(activity)) => Input::Tool(activity),
             Some(ClaudeEvent::Notice { text }) => Input::Notice(text),
-            Some(ClaudeEvent::Background { count }) => Input::Background(count),
-            Some(ClaudeEvent::Ask { request_id, tool_name }) => {
-                self.decide(&request_id, &tool_name).await;
+            Some(ClaudeEvent::RateLimit(limit)) => Input::Notice(rate_limit_line(&limit)),
+            Some(ClaudeEvent::BackgroundTasks { count }) => Input::Background(count),
+            Some(ClaudeEvent::Ask(ask)) => {
+                self.decide(&ask.request_id, &ask.tool_name).await;
                 return None;
             }
             Some(ClaudeEvent::TurnEnded(end)) => {
                 failpoint::reach("claude.finished");
-                Input::TurnEnded(TurnEnd {
-                    text: end.text,
-                    failure: end.failure,
-                    interrupted: end.interrupted,
-                    cost_micros: end.cost_micros,
-                    messages: end.messages,
-                    own: end.own,
-                    session: end.session,
-                })
+                Input::TurnEnded(turn_end(*end))
+            }
+            Some(ClaudeEvent::Unknown { kind }) => {
+                tracing::info!(agent = %self.conversation.agent, kind, "Claude wrote a line of an unknown type");
+                return None;
+            }
+            Some(ClaudeEvent::Skipped { length }) => {
+                tracing::warn!(agent = %self.conversation.agent, length, "a line of Claude could not be read");
+                return None;
+            }
+            Some(ClaudeEvent::SessionSeen(_) | ClaudeEvent::AskCancelled { .. } | ClaudeEvent::Message { .. }) => {
+                return None;
             }
         };
         Some(input)
@@ -187,16 +202,21 @@ impl Actor {
         let permissions = agent_settings(&self.context, &self.conversation).map(|agent| agent.permissions);
         let decision = match permissions {
             // The cell is the wall: inside it everything is allowed.
-            Some(Permissions::Sandboxed) => Decision::Allow,
-            Some(Permissions::Plan) => {
-                Decision::Deny("This agent only plans: describe the change instead of making it.".to_owned())
-            }
-            None => Decision::Deny("This agent has been removed from the settings.".to_owned()),
+            Some(Permissions::Sandboxed) => Answer::Allow,
+            Some(Permissions::Plan) => Answer::Deny {
+                message: "This agent only plans: describe the change instead of making it.".to_owned(),
+            },
+            None => Answer::Deny { message: "This agent has been removed from the settings.".to_owned() },
         };
         tracing::debug!(conversation = self.conversation.id.0, tool, ?decision, "tool use");
-        if let Some(live) = &self.live {
-            live.claude.answer(request_id, decision).await;
+        if let Some(claude) = self.claude() {
+            gone(claude.answer(request_id, &decision).await);
         }
+    }
+
+    /// The process, while it takes orders.
+    fn claude(&self) -> Option<&Claude> {
+        self.live.as_ref().and_then(Live::claude)
     }
 
     async fn act(&mut self, action: Action) {
@@ -204,8 +224,8 @@ impl Actor {
             Action::Launch { resume } => self.launch(resume),
             Action::Hand { run, message, prompt } => self.hand(run, &message, prompt).await,
             Action::Interrupt => {
-                if let Some(live) = &self.live {
-                    live.claude.interrupt().await;
+                if let Some(claude) = self.claude() {
+                    gone(claude.interrupt().await);
                 }
             }
             Action::Kill => {
@@ -214,8 +234,8 @@ impl Actor {
                 }
             }
             Action::EndProcess => {
-                if let Some(live) = &self.live {
-                    live.claude.end().await;
+                if let Some(live) = &mut self.live {
+                    live.end();
                 }
             }
             Action::RenewSession => {
@@ -258,14 +278,14 @@ impl Actor {
         self.insist("hand a run over", || store.run_handed(run)).await;
         failpoint::reach("run.started");
         self.calls.clear();
-        if let Some(live) = &self.live {
-            live.claude.prompt(message, prompt).await;
+        if let Some(claude) = self.claude() {
+            gone(claude.prompt(message, &prompt).await);
         }
         failpoint::reach("claude.prompted");
         tracing::info!(run = run.0, agent = %self.conversation.agent, "handed to Claude");
     }
 
-    async fn begun(&mut self, session: Option<crate::model::SessionId>) {
+    async fn begun(&mut self, session: Option<SessionId>) {
         let session = session.unwrap_or_else(|| self.conversation.session.clone());
         if self.conversation.begun && session == self.conversation.session {
             return;
@@ -335,7 +355,7 @@ impl Actor {
     async fn notice(
         &self,
         run: Option<RunId>,
-        reply_to: Option<crate::model::MessageId>,
+        reply_to: Option<MessageId>,
         text: String,
         buttons: Vec<(String, String)>,
     ) {
@@ -385,8 +405,8 @@ impl Actor {
     fn publish(&self) {
         let cell = self.live.as_ref().map(|live| CellOverview {
             place: self.conversation.place.clone(),
-            pid: live.pid(),
-            layers: live.layers(),
+            pid: live.control.pid(),
+            layers: live.layers.clone(),
             memory: None,
             started_at: live.started_at,
             busy: self.session.is_busy(),
@@ -400,7 +420,40 @@ impl Actor {
                 waiting: self.session.waiting(),
                 cell,
             },
+            self.live.as_ref().map(|live| Arc::clone(&live.control)),
         );
+    }
+}
+
+/// A process that has gone says so by its last event; what it was told is not lost by that.
+fn gone(sent: Result<(), Gone>) {
+    if sent.is_err() {
+        tracing::debug!("Claude has gone before it could be told");
+    }
+}
+
+fn turn_end(end: claude::TurnEnd) -> TurnEnd {
+    let (failure, interrupted) = match end.outcome {
+        Outcome::Completed => (None, false),
+        Outcome::Interrupted => (None, true),
+        Outcome::Failed(failure) => (Some(failure), false),
+    };
+    TurnEnd {
+        text: end.text,
+        failure,
+        interrupted,
+        cost_micros: end.usage.cost_micros,
+        messages: end.prompts,
+        own: end.unasked,
+        session: Some(end.session),
+    }
+}
+
+fn rate_limit_line(limit: &RateLimit) -> String {
+    let opens = limit.resets_at.and_then(|at| jiff::Timestamp::from_second(at).ok());
+    match opens {
+        Some(at) => format!("The {} limit is reached until {}", limit.kind, at.strftime("%H:%M UTC")),
+        None => format!("The {} limit is reached", limit.kind),
     }
 }
 

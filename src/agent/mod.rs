@@ -21,6 +21,7 @@ pub use cell::{BROKER_PORT, CLAUDE_IN_CELL, CellError, Cells, LiveCell, Program,
 pub use registry::{Entry, Registry};
 
 use crate::announce::Announcer;
+use crate::claude::CredentialKind;
 use crate::config::Settings;
 use crate::model::{ConversationId, Place, RunId};
 use crate::store::{Conversation, Run, Store};
@@ -31,6 +32,8 @@ pub struct Context {
     pub store: Store,
     /// How cells are made.
     pub cells: Cells,
+    /// The shape of the model credential; `None` when there is none, and the broker tells Claude so.
+    pub credential: Option<CredentialKind>,
     /// Settings in force.
     pub settings: watch::Receiver<Arc<Settings>>,
     /// The ways out.
@@ -98,4 +101,16 @@ impl Agents {
         // Fails only after the supervisor's end, which ends the daemon; the store remembers.
         let _ = self.messages.send(message).await;
     }
+}
+
+/// An error with its causes on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        line.push_str(": ");
+        line.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    line
 }

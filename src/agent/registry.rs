@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use crate::claude::Control;
 use crate::model::{AgentName, CellOverview, ConversationId, Place};
 
 /// One conversation's entry.
@@ -23,9 +24,9 @@ pub struct Entry {
 }
 
 /// The table; clones share it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Registry {
-    entries: Arc<Mutex<BTreeMap<ConversationId, Entry>>>,
+    entries: Arc<Mutex<BTreeMap<ConversationId, (Entry, Option<Arc<dyn Control>>)>>>,
     changed: watch::Sender<()>,
 }
 
@@ -37,19 +38,26 @@ impl Default for Registry {
 
 impl Registry {
     /// Replaces one entry.
-    pub(super) fn put(&self, id: ConversationId, entry: Entry) {
+    pub(super) fn put(&self, id: ConversationId, entry: Entry, meter: Option<Arc<dyn Control>>) {
         let mut entries = self.lock();
-        if entries.get(&id) != Some(&entry) {
-            entries.insert(id, entry);
+        if entries.get(&id).map(|(old, _)| old) != Some(&entry) {
+            entries.insert(id, (entry, meter));
             drop(entries);
             self.changed.send_replace(());
         }
     }
 
-    /// All entries as they stand.
+    /// All entries as they stand, the memory of their cells measured now.
     #[must_use]
     pub fn entries(&self) -> Vec<(ConversationId, Entry)> {
-        self.lock().iter().map(|(id, entry)| (*id, entry.clone())).collect()
+        let measured = |(id, (entry, meter)): (&ConversationId, &(Entry, Option<Arc<dyn Control>>))| {
+            let mut entry = entry.clone();
+            if let Some(cell) = &mut entry.cell {
+                cell.memory = meter.as_ref().and_then(|meter| meter.memory());
+            }
+            (*id, entry)
+        };
+        self.lock().iter().map(measured).collect()
     }
 
     /// Wakes when an entry changed.
@@ -59,7 +67,7 @@ impl Registry {
     }
 
     /// A poisoned table is still a table: every write replaces one whole entry.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ConversationId, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ConversationId, (Entry, Option<Arc<dyn Control>>)>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

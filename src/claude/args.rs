@@ -102,8 +102,8 @@ pub fn command_line(invocation: &Invocation) -> Vec<String> {
 
 /// The whole environment: nothing is inherited.
 #[must_use]
-pub fn environment(invocation: &Invocation) -> Vec<(String, String)> {
-    let broker = format!("http://127.0.0.1:{}", invocation.broker_port);
+pub fn environment(broker_port: u16, credential: CredentialKind) -> Vec<(String, String)> {
+    let broker = format!("http://127.0.0.1:{broker_port}");
     let mut variables = vec![
         ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
         ("HOME", HOME.to_owned()),
@@ -122,7 +122,7 @@ pub fn environment(invocation: &Invocation) -> Vec<(String, String)> {
     for name in ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"] {
         variables.push((name, broker.clone()));
     }
-    variables.push(match invocation.credential {
+    variables.push(match credential {
         CredentialKind::ApiKey => ("ANTHROPIC_API_KEY", "sk-ant-placeholder".to_owned()),
         CredentialKind::OauthToken => ("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-oat01-placeholder".to_owned()),
     });

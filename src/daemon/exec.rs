@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use super::{DaemonError, prepare_state, privileges, read_credentials, start_helper};
-use crate::agent::{BROKER_PORT, CLAUDE_IN_CELL, CellError, Cells, LiveCell, Program};
+use crate::agent::{BROKER_PORT, CLAUDE_IN_CELL, CellError, Cells, LiveCell, Program, chain};
 use crate::broker::Broker;
 use crate::claude::{self, CredentialKind, Exit};
 use crate::config::{self, AgentSettings, Paths, Settings};
@@ -110,7 +110,7 @@ fn described(argv: Vec<String>, extra: Vec<(String, String)>, stdio: [OwnedFd; 3
     // A bare name is looked up on the cell's own PATH, by a program of the cell.
     let prefix: &[&str] = if named { &["/usr/bin/env", "--"] } else { &[] };
     let argv = prefix.iter().map(|&s| OsString::from(s)).chain(argv.into_iter().map(OsString::from)).collect();
-    let mut env = claude::base_environment(BROKER_PORT, CredentialKind::ApiKey);
+    let mut env = claude::environment(BROKER_PORT, CredentialKind::ApiKey);
     env.retain(|(name, _)| extra.iter().all(|(other, _)| other != name));
     env.extend(extra);
     let env = env.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
@@ -125,14 +125,33 @@ fn code(exit: Exit) -> i32 {
     }
 }
 
-/// The error with its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        line.push_str(": ");
-        line.push_str(&cause.to_string());
-        source = cause.source();
+/// Asks the program for its version, in a cell, and says aloud what it found.
+pub(super) async fn probe_claude(
+    cells: Cells,
+    settings: watch::Receiver<Arc<Settings>>,
+    machine: watch::Sender<MachineOverview>,
+) {
+    let (program, agent) = {
+        let settings = settings.borrow();
+        let name = settings.default_agent.clone();
+        (settings.claude.program.clone(), settings.agents.get(&name).cloned().map(|agent| (name, agent)))
+    };
+    let Some((name, agent)) = agent else { return };
+    let spawn = |command: claude::Command, stdio| async {
+        let argv = std::iter::once(CLAUDE_IN_CELL.to_owned()).chain(command.arguments).map(OsString::from).collect();
+        let env = command.environment.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let cell = cells.open(&name, &agent, Program { argv, env, stdio }).await?;
+        Ok(claude::Cell { control: cell.control, exit: cell.exit })
+    };
+    match claude::probe(spawn, &program).await {
+        Ok(version) => {
+            tracing::info!(%version, program = %program.display(), "Claude Code found");
+            machine.send_modify(|machine| machine.claude_version = Some(version.to_string()));
+        }
+        Err(error) => {
+            let failure = error.failure();
+            tracing::error!(error = chain(&error), fix = failure.fix, "Claude Code cannot be used");
+            machine.send_modify(|machine| machine.missing.insert(0, format!("{}. {}", failure.what, failure.fix)));
+        }
     }
-    line
 }

@@ -232,17 +232,25 @@ impl Store {
         .await
     }
 
-    /// The stored answer of an ended terminal run.
+    /// The ended run that an inbox row became, with its answer where it is a terminal's.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn answer_of(&self, id: RunId) -> Result<Option<String>, StoreError> {
-        self.read("read an answer", move |c| {
-            c.query_row("SELECT answer FROM runs WHERE id = ?1", [id.0], |row| row.get(0))
-                .optional()
-                .map(Option::flatten)
-        })
-        .await
+    pub async fn ended_run_of(
+        &self,
+        inbox: InboxId,
+    ) -> Result<Option<(RunId, RunOverview, Option<String>)>, StoreError> {
+        let found = self.read("find a run", move |c| {
+            c.query_row(
+                "SELECT id, answer FROM runs WHERE inbox = ?1 AND state NOT IN ('queued', 'running')",
+                [inbox.0],
+                |row| Ok((RunId(row.get(0)?), row.get(1)?)),
+            )
+            .optional()
+        });
+        let Some((run, answer)) = found.await? else { return Ok(None) };
+        let overview = self.latest_runs(200).await?.into_iter().find(|overview| overview.id == run);
+        Ok(overview.map(|overview| (run, overview, answer)))
     }
 }
 
