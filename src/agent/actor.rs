@@ -19,8 +19,8 @@ use crate::claude::{self, Answer, Claude, ClaudeEvent, Gone, MessageState, Outco
 use crate::config::{AgentSettings, Permissions};
 use crate::failpoint;
 use crate::model::{
-    AgentEvent, CellOverview, Failure, InboxId, MessageId, ModelCall, Outbound, Place, RateLimit, RunId, RunState,
-    SessionId, Usage,
+    AgentEvent, CellOverview, Failure, InboxId, MessageId, ModelCall, Outbound, Place, RateLimit, RunId,
+    RunState, SessionId, Usage,
 };
 use crate::store::{Conversation, Ending, NewNotice, Run, StoreError};
 
@@ -190,7 +190,9 @@ impl Actor {
                 tracing::warn!(agent = %self.conversation.agent, length, "a line of Claude could not be read");
                 return None;
             }
-            Some(ClaudeEvent::SessionSeen(_) | ClaudeEvent::AskCancelled { .. } | ClaudeEvent::Message { .. }) => {
+            Some(
+                ClaudeEvent::SessionSeen(_) | ClaudeEvent::AskCancelled { .. } | ClaudeEvent::Message { .. },
+            ) => {
                 return None;
             }
         };
@@ -300,7 +302,8 @@ impl Actor {
         let Closing { run, state, text, failure, cost_micros } = closing;
         self.drain_calls();
         let calls = std::mem::take(&mut self.calls);
-        let usage = calls.iter().fold(Usage { cost_micros, ..Usage::default() }, |sum, call| sum.plus(call.usage));
+        let usage =
+            calls.iter().fold(Usage { cost_micros, ..Usage::default() }, |sum, call| sum.plus(call.usage));
         let error = failure.as_ref().map(|failure| format!("{}. {}", failure.what, failure.fix));
         let ending = Ending { state, text: text.clone(), error, cost_micros, calls };
         let store = self.context.store.clone();
@@ -328,7 +331,8 @@ impl Actor {
             return;
         }
         self.notice(None, None, text.clone(), Vec::new()).await;
-        self.emit(None, AgentEvent::Finished { text, usage: Usage { cost_micros, ..Usage::default() } }).await;
+        self.emit(None, AgentEvent::Finished { text, usage: Usage { cost_micros, ..Usage::default() } })
+            .await;
     }
 
     async fn emit(&self, run: Option<RunId>, event: AgentEvent) {
@@ -465,7 +469,9 @@ async fn next_event(live: &mut Option<Live>) -> Option<ClaudeEvent> {
     }
 }
 
-async fn finished(starting: &mut Option<JoinHandle<Result<Live, StartFailure>>>) -> Result<Live, StartFailure> {
+async fn finished(
+    starting: &mut Option<JoinHandle<Result<Live, StartFailure>>>,
+) -> Result<Live, StartFailure> {
     match starting {
         Some(task) => task.await.unwrap_or_else(|error| {
             Err(StartFailure::Failed(Failure {

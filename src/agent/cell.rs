@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use skep_sandbox::{CellParts, CellSpec, End, Enforced, ExitStatus, LaunchError, Launcher, Limits, SpecError};
+use skep_sandbox::{
+    CellParts, CellSpec, End, Enforced, ExitStatus, LaunchError, Launcher, Limits, SpecError,
+};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
@@ -98,7 +100,13 @@ pub struct LiveCell {
 impl Cells {
     /// A maker of cells whose agents' directories are below `agents`; `claude` is the program's path on the host.
     #[must_use]
-    pub fn new(launcher: Arc<Launcher>, broker: Broker, store: Store, agents: PathBuf, claude: PathBuf) -> Self {
+    pub fn new(
+        launcher: Arc<Launcher>,
+        broker: Broker,
+        store: Store,
+        agents: PathBuf,
+        claude: PathBuf,
+    ) -> Self {
         Self { launcher, broker, store, agents, claude }
     }
 

@@ -467,7 +467,8 @@ impl Session {
     }
 
     fn end_if_idle(&mut self, out: &mut Vec<Action>) {
-        let free = matches!(self.phase, Phase::Idle { own: false }) && self.queue.is_empty() && self.background == 0;
+        let free =
+            matches!(self.phase, Phase::Idle { own: false }) && self.queue.is_empty() && self.background == 0;
         if free || (self.draining && matches!(self.phase, Phase::Idle { .. })) {
             self.phase = Phase::Ending;
             out.extend([Action::Disarm(Timer::Idle), Action::EndProcess]);

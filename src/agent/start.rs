@@ -10,7 +10,8 @@ use super::cell::{BROKER_PORT, CLAUDE_IN_CELL, Program};
 use super::session::StartFailure;
 use super::{Context, chain};
 use crate::claude::{
-    self, Claude, ClaudeEvent, Command, Control, CredentialKind, Invocation, Mode, Opening, SpawnError, StartError,
+    self, Claude, ClaudeEvent, Command, Control, CredentialKind, Invocation, Mode, Opening, SpawnError,
+    StartError,
 };
 use crate::config::{AgentSettings, Permissions};
 use crate::model::{Failure, ModelCall};
@@ -71,13 +72,15 @@ pub(super) async fn start(
         credential: context.credential.unwrap_or(CredentialKind::ApiKey),
     };
     let mut opened = None;
-    let spawn = |command: Command, stdio| async {
-        let argv = std::iter::once(CLAUDE_IN_CELL.into()).chain(command.arguments.into_iter().map(Into::into));
+    let keep = &mut opened;
+    let spawn = |command: Command, stdio| async move {
+        let argv =
+            std::iter::once(CLAUDE_IN_CELL.into()).chain(command.arguments.into_iter().map(Into::into));
         let env = command.environment.into_iter().map(|(name, value)| (name.into(), value.into()));
         let program = Program { argv: argv.collect(), env: env.collect(), stdio };
         let cell = context.cells.open(&conversation.agent, settings, program).await;
         let cell = cell.map_err(|error| SpawnError::from(error))?;
-        opened = Some((cell.calls, Arc::clone(&cell.control)));
+        *keep = Some((cell.calls, Arc::clone(&cell.control)));
         Ok(claude::Cell { control: cell.control, exit: cell.exit })
     };
     match Claude::start(spawn, &invocation).await {
@@ -94,7 +97,10 @@ pub(super) async fn start(
                 StartError::NotReady { .. } => StartFailure::Hung(error.failure()),
                 StartError::Spawn(ref cause) => {
                     let told = error.failure();
-                    StartFailure::Failed(Failure { what: format!("{} ({})", told.what, chain(cause.as_ref())), fix: told.fix })
+                    StartFailure::Failed(Failure {
+                        what: format!("{} ({})", told.what, chain(cause.as_ref())),
+                        fix: told.fix,
+                    })
                 }
                 _ => StartFailure::Failed(error.failure()),
             })

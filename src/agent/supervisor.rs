@@ -79,7 +79,8 @@ impl Supervisor {
 
     async fn stop(&self, place: &Place) -> usize {
         let entries = self.context.registry.entries();
-        let busy = entries.iter().filter(|(_, entry)| entry.place == *place && (entry.busy || entry.waiting > 0));
+        let busy =
+            entries.iter().filter(|(_, entry)| entry.place == *place && (entry.busy || entry.waiting > 0));
         let mut count = 0;
         for (id, _) in busy {
             if let Some((_, orders)) = self.conversations.get(id) {

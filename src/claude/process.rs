@@ -144,8 +144,10 @@ impl Claude {
         F: Future<Output = Result<Cell, SpawnError>>,
     {
         let (to_stdin, from_stdout, from_stderr, theirs) = pipes().map_err(StartError::Pipe)?;
-        let command =
-            Command { arguments: args::command_line(invocation), environment: args::environment(invocation.broker_port, invocation.credential) };
+        let command = Command {
+            arguments: args::command_line(invocation),
+            environment: args::environment(invocation.broker_port, invocation.credential),
+        };
         let cell = spawn(command, theirs).await.map_err(StartError::Spawn)?;
         let control = cell.control;
         // From here on the process ends with this guard, whatever goes wrong.

@@ -13,7 +13,9 @@ use crate::agent::{Agents, Cells};
 use crate::announce::Announcer;
 use crate::control::{Call, ControlServer, Reply, Request};
 use crate::inbox::Inbox;
-use crate::model::{Access, AgentEvent, AgentName, Command, Content, InboxId, Origin, Outbound, Place, RunState, Usage};
+use crate::model::{
+    Access, AgentEvent, AgentName, Command, Content, InboxId, Origin, Outbound, Place, RunState, Usage,
+};
 use crate::overview::Observer;
 use crate::store::StoreError;
 
@@ -34,7 +36,12 @@ pub(super) struct Answers {
 
 impl Answers {
     /// Serves the control socket until it fails.
-    pub(super) async fn run(self, server: ControlServer, calls_in: mpsc::Sender<Call>, mut calls: mpsc::Receiver<Call>) {
+    pub(super) async fn run(
+        self,
+        server: ControlServer,
+        calls_in: mpsc::Sender<Call>,
+        mut calls: mpsc::Receiver<Call>,
+    ) {
         let answers = Arc::new(self);
         let mut tasks = JoinSet::new();
         let serving = server.run(calls_in);
@@ -83,14 +90,19 @@ impl Answers {
             Request::Exec { agent, argv, env } => {
                 let settings = self.observer.settings.borrow().agents.get(&agent).cloned();
                 match settings {
-                    Some(settings) => exec::in_cell(&self.cells, &agent, &settings, argv, env, descriptors, &reply).await,
+                    Some(settings) => {
+                        exec::in_cell(&self.cells, &agent, &settings, argv, env, descriptors, &reply).await
+                    }
                     None => unknown_agent(&agent),
                 }
             }
             Request::Version => Reply::Version { version: env!("CARGO_PKG_VERSION").to_owned() },
             Request::Reload => match self.reload.apply().await {
                 Ok(done) => Reply::Reloaded { warnings: done.warnings, restart: done.restart },
-                Err(errors) => Reply::error(errors.to_string(), "the old settings stay in force; mend the file and reload"),
+                Err(errors) => Reply::error(
+                    errors.to_string(),
+                    "the old settings stay in force; mend the file and reload",
+                ),
             },
         };
         // The client may have gone; nothing depends on it.
@@ -144,7 +156,10 @@ impl Answers {
                     None => continue,
                 },
                 Err(broadcast::error::RecvError::Closed) => {
-                    return Ok(Reply::error("the daemon is going down", "what you asked is stored: skep runs"));
+                    return Ok(Reply::error(
+                        "the daemon is going down",
+                        "what you asked is stored: skep runs",
+                    ));
                 }
             };
             let ended = matches!(
@@ -159,7 +174,9 @@ impl Answers {
 
     /// The ending of a run whose events this terminal was too slow to take.
     async fn missed(&self, inbox: InboxId) -> Result<Option<Outbound>, StoreError> {
-        let Some((run, overview, answer)) = self.observer.store.ended_run_of(inbox).await? else { return Ok(None) };
+        let Some((run, overview, answer)) = self.observer.store.ended_run_of(inbox).await? else {
+            return Ok(None);
+        };
         let event = match overview.state {
             RunState::Cancelled => AgentEvent::Cancelled,
             RunState::Failed => AgentEvent::Failed(crate::model::Failure {
@@ -241,6 +258,9 @@ mod tests {
         let (one, other) = (pairing_code().unwrap(), pairing_code().unwrap());
         assert_ne!(one, other);
         assert_eq!((one.len(), one.as_bytes()[4]), (9, b'-'));
-        assert!(one.bytes().all(|b| b == b'-' || (b.is_ascii_alphanumeric() && !b"IO01".contains(&b))), "{one}");
+        assert!(
+            one.bytes().all(|b| b == b'-' || (b.is_ascii_alphanumeric() && !b"IO01".contains(&b))),
+            "{one}"
+        );
     }
 }

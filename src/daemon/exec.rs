@@ -42,12 +42,14 @@ pub fn exec_alone(
     env: Vec<(String, String)>,
     stdio: [OwnedFd; 3],
 ) -> Result<i32, ExecError> {
-    let settings = config::load(&paths.config).map_err(|e| ExecError::Daemon(DaemonError::Settings(e)))?.settings;
+    let settings =
+        config::load(&paths.config).map_err(|e| ExecError::Daemon(DaemonError::Settings(e)))?.settings;
     let chosen = settings.agents.get(agent).cloned().ok_or_else(|| ExecError::NoAgent(agent.clone()))?;
     let credentials = read_credentials(paths).map_err(ExecError::Daemon)?;
     prepare_state(paths).map_err(ExecError::Daemon)?;
     // Held until the end: a daemon that starts meanwhile must not share the state with us.
-    let _door = ControlServer::bind(&paths.control).map_err(|e| ExecError::Daemon(DaemonError::Control(e)))?;
+    let _door =
+        ControlServer::bind(&paths.control).map_err(|e| ExecError::Daemon(DaemonError::Control(e)))?;
     let launcher = start_helper(paths).map_err(ExecError::Daemon)?;
     privileges::drop_all().map_err(|e| ExecError::Daemon(DaemonError::Privileges(e)))?;
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -55,8 +57,8 @@ pub fn exec_alone(
     let broker = Broker::new(&settings.claude.upstream, credentials.model)
         .map_err(|e| ExecError::Daemon(DaemonError::Broker(e)))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime =
-        runtime.map_err(|source| ExecError::Daemon(DaemonError::Runtime { what: "start the runtime", source }))?;
+    let runtime = runtime
+        .map_err(|source| ExecError::Daemon(DaemonError::Runtime { what: "start the runtime", source }))?;
     let program = settings.claude.program.clone();
     let cells = runtime.block_on(async {
         let cells = Cells::new(Arc::new(launcher), broker, store, paths.agents.clone(), program);
@@ -78,7 +80,10 @@ pub(super) async fn in_cell(
     reply: &mpsc::Sender<Reply>,
 ) -> Reply {
     let Ok(stdio) = <[OwnedFd; 3]>::try_from(descriptors) else {
-        return Reply::error("the request came without its three descriptors", "use the skep of the same version");
+        return Reply::error(
+            "the request came without its three descriptors",
+            "use the skep of the same version",
+        );
     };
     match cells.open(agent, settings, described(argv, env, stdio)).await {
         Ok(cell) => {
@@ -109,7 +114,8 @@ fn described(argv: Vec<String>, extra: Vec<(String, String)>, stdio: [OwnedFd; 3
     let named = !argv.first().is_some_and(|program| program.starts_with('/'));
     // A bare name is looked up on the cell's own PATH, by a program of the cell.
     let prefix: &[&str] = if named { &["/usr/bin/env", "--"] } else { &[] };
-    let argv = prefix.iter().map(|&s| OsString::from(s)).chain(argv.into_iter().map(OsString::from)).collect();
+    let argv =
+        prefix.iter().map(|&s| OsString::from(s)).chain(argv.into_iter().map(OsString::from)).collect();
     let mut env = claude::environment(BROKER_PORT, CredentialKind::ApiKey);
     env.retain(|(name, _)| extra.iter().all(|(other, _)| other != name));
     env.extend(extra);
@@ -138,7 +144,8 @@ pub(super) async fn probe_claude(
     };
     let Some((name, agent)) = agent else { return };
     let spawn = |command: claude::Command, stdio| async {
-        let argv = std::iter::once(CLAUDE_IN_CELL.to_owned()).chain(command.arguments).map(OsString::from).collect();
+        let argv =
+            std::iter::once(CLAUDE_IN_CELL.to_owned()).chain(command.arguments).map(OsString::from).collect();
         let env = command.environment.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
         let cell = cells.open(&name, &agent, Program { argv, env, stdio }).await?;
         Ok(claude::Cell { control: cell.control, exit: cell.exit })
@@ -151,7 +158,9 @@ pub(super) async fn probe_claude(
         Err(error) => {
             let failure = error.failure();
             tracing::error!(error = chain(&error), fix = failure.fix, "Claude Code cannot be used");
-            machine.send_modify(|machine| machine.missing.insert(0, format!("{}. {}", failure.what, failure.fix)));
+            machine.send_modify(|machine| {
+                machine.missing.insert(0, format!("{}. {}", failure.what, failure.fix))
+            });
         }
     }
 }

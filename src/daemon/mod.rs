@@ -32,6 +32,7 @@ use crate::config::{self, ConfigErrors, CredentialError, Credentials, Loaded, Pa
 use crate::control::{ControlError, ControlServer};
 use crate::status::StatusError;
 use crate::store::{Store, StoreError};
+use crate::telegram::SetupError;
 
 /// Why the daemon did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +64,9 @@ pub enum DaemonError {
     /// The database does not work.
     #[error("the database does not work")]
     Store(#[source] StoreError),
+    /// The Telegram side cannot be set up.
+    #[error("Telegram cannot be set up")]
+    Telegram(#[source] SetupError),
     /// The model API cannot be served.
     #[error("the model API cannot be served to cells")]
     Broker(#[source] BrokerError),
@@ -125,8 +129,11 @@ fn prepare_state(paths: &Paths) -> Result<(), DaemonError> {
         made.map_err(|source| DaemonError::State { path: path.clone(), source })?;
     }
     let canary = canary(paths);
-    let written = fs::write(&canary, "A cell that can read this is not sealed; Skep refuses to start anything in it.\n")
-        .and_then(|()| fs::set_permissions(&canary, fs::Permissions::from_mode(0o644)));
+    let written = fs::write(
+        &canary,
+        "A cell that can read this is not sealed; Skep refuses to start anything in it.\n",
+    )
+    .and_then(|()| fs::set_permissions(&canary, fs::Permissions::from_mode(0o644)));
     written.map_err(|source| DaemonError::State { path: canary, source })
 }
 

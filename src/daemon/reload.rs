@@ -42,8 +42,10 @@ impl Reload {
             }
             Err(errors) => {
                 tracing::error!("the settings were not reloaded, the old ones stay: {errors}");
-                self.tell(format!("⚠️ The new settings are not valid; the old ones stay in force.\n\n```\n{errors}\n```"))
-                    .await;
+                self.tell(format!(
+                    "⚠️ The new settings are not valid; the old ones stay in force.\n\n```\n{errors}\n```"
+                ))
+                .await;
             }
         }
         systemd::ready("ready");
@@ -77,11 +79,19 @@ impl Reload {
         for owner in owners {
             // A private chat has its user's id.
             let chat = ChatId(owner.0);
-            let notice =
-                NewNotice { chat, thread: None, reply_to: None, run: None, text: text.clone(), buttons: Vec::new() };
+            let notice = NewNotice {
+                chat,
+                thread: None,
+                reply_to: None,
+                run: None,
+                text: text.clone(),
+                buttons: Vec::new(),
+            };
             match self.store.add_notices(None, vec![notice]).await {
                 Ok(()) => self.announcer.deliver(&Place::Telegram { chat, thread: None }).await,
-                Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "the owner cannot be told"),
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "the owner cannot be told")
+                }
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Everything that runs at once: made here in order, joined by channels, ended in reverse.
 
-use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,7 +18,8 @@ use super::{DaemonError, machine};
 use crate::agent::{Agents, Cells, Context, Registry};
 use crate::announce::Announcer;
 use crate::broker::Broker;
-use crate::config::{Credentials, Paths, Settings};
+use crate::claude::CredentialKind;
+use crate::config::{Credential, Credentials, Paths, Settings};
 use crate::control::ControlServer;
 use crate::inbox::Inbox;
 use crate::model::{Access, Overview, TelegramState};
@@ -61,7 +62,8 @@ struct Actors {
 pub(super) async fn serve(parts: Parts) -> Result<(), DaemonError> {
     let Parts { paths, settings, credentials, control, launcher, store } = parts;
     let mut signals = Signals::new()?;
-    let broker = Broker::new(&settings.claude.upstream, credentials.model.clone()).map_err(DaemonError::Broker)?;
+    let broker =
+        Broker::new(&settings.claude.upstream, credentials.model.clone()).map_err(DaemonError::Broker)?;
     let paired = store.owners().await.map_err(DaemonError::Store)?;
     let owners = settings.telegram.owners.iter().copied().chain(paired).collect();
     let access = watch::Sender::new(Access { owners, pairing: None });
@@ -84,11 +86,12 @@ pub(super) async fn serve(parts: Parts) -> Result<(), DaemonError> {
     };
     let overview = watch::Sender::new(Arc::new(Overview::default()));
     let program = settings.borrow().claude.program.clone();
-    let cells = Cells::new(Arc::clone(&launcher), broker.clone(), store.clone(), paths.agents.clone(), program);
+    let cells =
+        Cells::new(Arc::clone(&launcher), broker.clone(), store.clone(), paths.agents.clone(), program);
     let context = Arc::new(Context {
         store: store.clone(),
         cells: cells.clone(),
-        credential: credentials.model.as_ref().map(Into::into),
+        credential: credentials.model.as_ref().map(kind),
         settings: settings.clone(),
         announcer: announcer.clone(),
         registry,
@@ -188,8 +191,7 @@ struct Served {
 impl Served {
     /// Waits for the first reason to end.
     async fn until_told(&mut self, signals: &mut Signals) -> Result<(), DaemonError> {
-        let death = AsyncFd::with_interest(self.launcher.death_fd(), Interest::READABLE)
-            .map_err(|source| DaemonError::Runtime { what: "watch the sandbox helper", source })?;
+        let death = watch_helper(&self.launcher)?;
         let mut watchdog = Watchdog::new();
         let mut sweep = tokio::time::interval_at(tokio::time::Instant::now() + SWEEP, SWEEP);
         let actors = &mut self.actors;
@@ -231,6 +233,13 @@ impl Served {
     }
 }
 
+/// Becomes readable when the helper ends.
+#[expect(deprecated, reason = "its successor is unsafe for types that may lie about their descriptor; this one cannot")]
+fn watch_helper(launcher: &Launcher) -> Result<AsyncFd<BorrowedFd<'_>>, DaemonError> {
+    AsyncFd::with_interest(launcher.death_fd(), Interest::READABLE)
+        .map_err(|source| DaemonError::Runtime { what: "watch the sandbox helper", source })
+}
+
 async fn page_ended(page: &mut Option<JoinHandle<()>>) {
     match page {
         Some(page) => {
@@ -248,7 +257,8 @@ struct Signals {
 
 impl Signals {
     fn new() -> Result<Self, DaemonError> {
-        let listen = |kind| signal(kind).map_err(|source| DaemonError::Runtime { what: "take signals", source });
+        let listen =
+            |kind| signal(kind).map_err(|source| DaemonError::Runtime { what: "take signals", source });
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
@@ -264,9 +274,8 @@ struct Watchdog {
 
 impl Watchdog {
     fn new() -> Self {
-        // Half of what systemd allows, as sd_watchdog_enabled(3) advises.
-        let interval = systemd::watchdog().map(|limit| {
-            let mut interval = tokio::time::interval(limit / 2);
+        let interval = systemd::watchdog_interval().map(|every| {
+            let mut interval = tokio::time::interval(every);
             interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             interval
         });
@@ -290,6 +299,14 @@ impl Watchdog {
             Err(_) => systemd::ping(),
         }
         Ok(())
+    }
+}
+
+/// Which placeholder a cell is given.
+fn kind(credential: &Credential) -> CredentialKind {
+    match credential {
+        Credential::ApiKey(_) => CredentialKind::ApiKey,
+        Credential::OauthToken(_) => CredentialKind::OauthToken,
     }
 }
 

@@ -19,7 +19,8 @@ use crate::announce::Announcer;
 use crate::config::Settings;
 use crate::failpoint;
 use crate::model::{
-    Access, AgentEvent, AgentName, Content, ConversationId, Inbound, Outbound, Overview, Place, RunId, Usage, UserId,
+    Access, AgentEvent, AgentName, Content, ConversationId, Inbound, Outbound, Overview, Place, RunId, Usage,
+    UserId,
 };
 use crate::store::{NewNotice, NewRun, Store, StoreError};
 
@@ -51,7 +52,11 @@ impl Router {
                 if matches!(error, StoreError::Gone) {
                     return;
                 }
-                tracing::error!(inbox = inbound.id.0, error = &error as &dyn std::error::Error, "cannot route; trying again");
+                tracing::error!(
+                    inbox = inbound.id.0,
+                    error = &error as &dyn std::error::Error,
+                    "cannot route; trying again"
+                );
                 tokio::time::sleep(RETRY).await;
             }
         }
@@ -63,7 +68,9 @@ impl Router {
         let descriptions: BTreeMap<AgentName, String> =
             settings.agents.iter().map(|(name, agent)| (name.clone(), agent.description.clone())).collect();
         let author = match &inbound.content {
-            Content::Text { agent: None, reply_to: Some(message), .. } => self.store.author_of(place, *message).await?,
+            Content::Text { agent: None, reply_to: Some(message), .. } => {
+                self.store.author_of(place, *message).await?
+            }
             _ => None,
         };
         let chosen = self.store.place_agent(place).await?;
@@ -113,12 +120,19 @@ impl Router {
         match stopped {
             0 => self.say(inbound, "Nothing is running here.".to_owned()).await,
             // The answer that was running says itself that it was stopped.
-            _ if matches!(inbound.origin.place, Place::Telegram { .. }) => self.store.settle(inbound.id).await,
+            _ if matches!(inbound.origin.place, Place::Telegram { .. }) => {
+                self.store.settle(inbound.id).await
+            }
             _ => self.say(inbound, "Stopping.".to_owned()).await,
         }
     }
 
-    async fn cancel(&self, inbound: &Inbound, run: RunId, callback: Option<String>) -> Result<(), StoreError> {
+    async fn cancel(
+        &self,
+        inbound: &Inbound,
+        run: RunId,
+        callback: Option<String>,
+    ) -> Result<(), StoreError> {
         let told = if let Some(conversation) = self.store.cancel_queued(run).await? {
             self.agents.cancel(conversation, run).await;
             "Cancelled."
@@ -139,7 +153,11 @@ impl Router {
             access.pairing = None;
         });
         tracing::info!(user = user.0, "paired");
-        self.say(inbound, "Paired. This machine answers you from now on; /help shows what it can do.".to_owned()).await
+        self.say(
+            inbound,
+            "Paired. This machine answers you from now on; /help shows what it can do.".to_owned(),
+        )
+        .await
     }
 
     /// Answers in the daemon's own words.

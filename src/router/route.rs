@@ -73,7 +73,9 @@ fn prompt(table: &Table<'_>, named: Option<&AgentName>, text: &str) -> Route {
         None => table.author.filter(|name| table.agents.contains_key(*name)).unwrap_or(here),
     };
     if text.trim().is_empty() {
-        return Route::Say(format!("There is nothing to give to {agent}: write your message after the name."));
+        return Route::Say(format!(
+            "There is nothing to give to {agent}: write your message after the name."
+        ));
     }
     Route::Prompt { agent: agent.clone(), text: text.to_owned() }
 }
