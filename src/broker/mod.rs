@@ -26,6 +26,9 @@ mod relay;
 mod upstream;
 mod usage;
 
+#[cfg(test)]
+mod tests;
+
 use std::convert::Infallible;
 use std::net::TcpListener;
 use std::sync::{Arc, RwLock};
