@@ -54,9 +54,13 @@ fn refusal(replies: &[Reply]) -> &str {
 #[tokio::test]
 async fn a_request_becomes_a_call_and_its_replies_come_back_in_order() {
     let mut door = open();
-    let stream = door.say(b"{\"request\":\"ask\",\"agent\":null,\"conversation\":\"c\",\"text\":\"hi\"}\n").await;
+    let stream =
+        door.say(b"{\"request\":\"ask\",\"agent\":null,\"conversation\":\"c\",\"text\":\"hi\"}\n").await;
     let call = door.calls.recv().await.unwrap();
-    assert_eq!(call.request, Request::Ask { agent: None, conversation: "c".to_owned(), text: "hi".to_owned() });
+    assert_eq!(
+        call.request,
+        Request::Ask { agent: None, conversation: "c".to_owned(), text: "hi".to_owned() }
+    );
     assert_eq!(call.caller.uid, nix::unistd::geteuid().as_raw());
     let answer = vec![Reply::Accepted { inbox: InboxId(7) }, Reply::Done];
     for reply in answer.clone() {
@@ -153,7 +157,12 @@ async fn descriptors_reach_an_exec_call_and_no_other() {
     let stream = UnixStream::connect(&door.path).await.unwrap();
     let input = std::io::stdin();
     let three = [input.as_fd(), input.as_fd(), input.as_fd()];
-    send_with_descriptors(stream.as_fd(), b"{\"request\":\"exec\",\"agent\":\"a\",\"argv\":[\"ls\"]}\n", &three).unwrap();
+    send_with_descriptors(
+        stream.as_fd(),
+        b"{\"request\":\"exec\",\"agent\":\"a\",\"argv\":[\"ls\"]}\n",
+        &three,
+    )
+    .unwrap();
     let call = door.calls.recv().await.unwrap();
     assert_eq!(call.descriptors.len(), 3);
     call.reply.send(Reply::Exit { code: 3 }).await.unwrap();

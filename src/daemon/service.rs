@@ -234,7 +234,10 @@ impl Served {
 }
 
 /// Becomes readable when the helper ends.
-#[expect(deprecated, reason = "its successor is unsafe for types that may lie about their descriptor; this one cannot")]
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe for types that may lie about their descriptor; this one cannot"
+)]
 fn watch_helper(launcher: &Launcher) -> Result<AsyncFd<BorrowedFd<'_>>, DaemonError> {
     AsyncFd::with_interest(launcher.death_fd(), Interest::READABLE)
         .map_err(|source| DaemonError::Runtime { what: "watch the sandbox helper", source })

@@ -144,7 +144,8 @@ impl Daemon {
     }
 
     pub fn signal(&self, signal: &str) {
-        let status = Command::new("kill").arg(format!("-{signal}")).arg(self.pid().to_string()).status().unwrap();
+        let status =
+            Command::new("kill").arg(format!("-{signal}")).arg(self.pid().to_string()).status().unwrap();
         assert!(status.success());
     }
 
@@ -222,7 +223,8 @@ impl Drop for Daemon {
 
 fn secret(path: &Path, text: &str) {
     use std::io::Write;
-    let mut file: File = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path).unwrap();
+    let mut file: File =
+        OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path).unwrap();
     writeln!(file, "{text}").unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }

@@ -25,7 +25,8 @@ pub fn root() -> PathBuf {
 
 /// The Claude Code CLI, fetched by `tests/setup.sh`.
 pub fn claude() -> PathBuf {
-    let path = std::env::var_os("SKEP_CLAUDE").map_or_else(|| root().join(".local/claude/claude"), PathBuf::from);
+    let path =
+        std::env::var_os("SKEP_CLAUDE").map_or_else(|| root().join(".local/claude/claude"), PathBuf::from);
     assert!(path.is_file(), "{} is missing: run tests/setup.sh test", path.display());
     path
 }

@@ -47,11 +47,8 @@ impl Phone {
     }
 
     pub fn sees_within(&self, pattern: &str, seconds: u64) -> String {
-        let url = format!(
-            "{}/wait?chat_id={OWNER}&text={}&timeout={seconds}",
-            self.control(),
-            encode(pattern)
-        );
+        let url =
+            format!("{}/wait?chat_id={OWNER}&text={}&timeout={seconds}", self.control(), encode(pattern));
         let (status, body) = http::request("GET", &url, None);
         let found: Value = serde_json::from_str(&body).unwrap_or(Value::Null);
         let ok = status == 200 && found["ok"] != json!(false) && found["timeout"] != json!(true);
