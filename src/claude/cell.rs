@@ -1,9 +1,9 @@
-//! What this module needs of a cell: a program started behind three descriptors, and a way to end it.
+//! What the rest of this module needs of a cell: a program started behind three descriptors, and a way to end it.
 //!
-//! The agent's wiring gives a closure that launches a real cell; tests give plain children. Invariant: nothing here
-//! knows how a program is confined.
+//! `launch` gives real cells, tests give plain children. Invariant: nothing here knows how a program is confined.
 
 use std::future::Future;
+use std::net::TcpListener;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -50,4 +50,6 @@ pub struct Cell {
     pub control: Arc<dyn Control>,
     /// Resolves when the program has ended.
     pub exit: Pin<Box<dyn Future<Output = Exit> + Send>>,
+    /// The broker's listener on the cell's loopback, not blocking.
+    pub listener: Option<TcpListener>,
 }

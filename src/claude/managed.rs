@@ -1,11 +1,11 @@
 //! The managed settings of a cell: the layer of Claude Code's configuration that nothing inside can override. Pure.
 //!
-//! The launcher puts [`managed_settings`] into the cell, read-only, at [`MANAGED_SETTINGS_PATH`].
+//! `launch` puts [`managed_settings`] into every cell, read-only, as `/etc/claude-code/managed-settings.json`.
 
 use serde_json::json;
 
-/// Where Claude Code looks for them on Linux.
-pub const MANAGED_SETTINGS_PATH: &str = "/etc/claude-code/managed-settings.json";
+/// Where Claude Code looks for them on Linux, below `/etc`.
+pub(super) const PATH_IN_ETC: &str = "claude-code/managed-settings.json";
 
 /// The file's content.
 ///

@@ -8,6 +8,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -127,6 +128,7 @@ pub struct Claude {
     control: Arc<dyn Control>,
     ended: watch::Receiver<bool>,
     ready: Ready,
+    listener: Option<TcpListener>,
     requests: AtomicU64,
 }
 
@@ -153,8 +155,14 @@ impl Claude {
         // From here on the process ends with this guard, whatever goes wrong.
         let (stdin, lines) = mpsc::channel(LINES_WAITING);
         let (ended_sender, ended) = watch::channel(false);
-        let mut claude =
-            Self { stdin, control, ended, ready: Ready { version: None }, requests: AtomicU64::new(1) };
+        let mut claude = Self {
+            stdin,
+            control,
+            ended,
+            ready: Ready { version: None },
+            listener: cell.listener,
+            requests: AtomicU64::new(1),
+        };
         tokio::spawn(pump::write(to_stdin, lines));
         let spent = match invocation.opening {
             Opening::New => Some(0.0),
@@ -189,6 +197,12 @@ impl Claude {
     #[must_use]
     pub fn ready(&self) -> &Ready {
         &self.ready
+    }
+
+    /// The broker's listener on the cell's loopback, not blocking; the first call gets it. Nothing connects to it before
+    /// the first prompt.
+    pub fn take_listener(&mut self) -> Option<TcpListener> {
+        self.listener.take()
     }
 
     /// Sends a message of the owner, taken literally. `uuid` must be a UUID; events and the turn's end name it.

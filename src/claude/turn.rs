@@ -14,8 +14,8 @@ use crate::model::{RateLimit, SessionId, ToolActivity, Usage};
 const LONGEST_TEXT: usize = 1024 * 1024;
 /// Types of unknown lines that are told apart; after so many nothing more is reported.
 const UNKNOWN_KINDS: usize = 32;
-/// How the CLI's request to go on after a broken stream begins.
-const CUT_OFF: &str = "Your response above was cut off";
+/// What stands in the CLI's own requests to go on, after a broken stream or at the limit of one answer.
+const GO_ON: &str = "Resume directly";
 
 /// What a process has said so far.
 #[derive(Debug)]
@@ -197,7 +197,7 @@ impl Turns {
         for block in spoken.message.content {
             if let Some(id) = block.tool_use_id {
                 turn.finish_tool(&id, block.is_error != Some(true), events);
-            } else if spoken.synthetic && block.text.is_some_and(|text| text.starts_with(CUT_OFF)) {
+            } else if spoken.synthetic && block.text.is_some_and(|text| text.contains(GO_ON)) {
                 turn.next = Joint::Seamless;
             }
         }
@@ -367,3 +367,6 @@ fn message_state(word: &str) -> Option<MessageState> {
 fn micros(usd: f64) -> u64 {
     (usd * 1e6).round() as u64
 }
+
+#[cfg(test)]
+mod tests;
