@@ -195,17 +195,38 @@ fn deep_nesting_and_long_lines_end_in_a_message() {
 
 fn line() -> impl Strategy<Value = String> {
     let key = prop_oneof![
-        Just("owners"), Just("idle"), Just("memory"), Just("pids"), Just("egress"), Just("listen"),
-        Just("password"), Just("model"), Just("permissions"), Just("program"), Just("upstream"), Just("x.y")
+        Just("owners"),
+        Just("idle"),
+        Just("memory"),
+        Just("pids"),
+        Just("egress"),
+        Just("listen"),
+        Just("password"),
+        Just("model"),
+        Just("permissions"),
+        Just("program"),
+        Just("upstream"),
+        Just("x.y")
     ];
     let value = prop_oneof![
         any::<i64>().prop_map(|n| n.to_string()),
         any::<String>().prop_map(|s| format!("{s:?}")),
-        Just("[]".to_owned()), Just("{}".to_owned()), Just("1.5".to_owned()), Just("[1, \"a\", {}]".to_owned()),
-        Just("2020-01-01".to_owned()), Just("\"10m\"".to_owned()), Just("\"999999999999999999d\"".to_owned()),
+        Just("[]".to_owned()),
+        Just("{}".to_owned()),
+        Just("1.5".to_owned()),
+        Just("[1, \"a\", {}]".to_owned()),
+        Just("2020-01-01".to_owned()),
+        Just("\"10m\"".to_owned()),
+        Just("\"999999999999999999d\"".to_owned()),
     ];
     let section = prop_oneof![
-        Just("telegram"), Just("claude"), Just("defaults"), Just("agents"), Just("agents.a"), Just("status"), Just("z")
+        Just("telegram"),
+        Just("claude"),
+        Just("defaults"),
+        Just("agents"),
+        Just("agents.a"),
+        Just("status"),
+        Just("z")
     ];
     prop_oneof![
         (key, value).prop_map(|(k, v)| format!("{k} = {v}\n")),
