@@ -105,7 +105,9 @@ impl HelperReport {
         if let Some(problem) = &self.cgroup_problem {
             list.push(format!("the cgroup subtree cannot be used: {problem}. The unit needs Delegate=yes"));
         } else if !self.cgroup_configured {
-            list.push("no cgroup subtree: run under systemd with Delegate=yes for limits per cell".to_owned());
+            list.push(
+                "no cgroup subtree: run under systemd with Delegate=yes for limits per cell".to_owned(),
+            );
         } else {
             if !self.has_controller("memory") {
                 list.push(
@@ -120,7 +122,9 @@ impl HelperReport {
                 }
             }
             if !self.cgroup_kill {
-                list.push("no cgroup.kill (kernel before 5.14): cells end by killing their first process".into());
+                list.push(
+                    "no cgroup.kill (kernel before 5.14): cells end by killing their first process".into(),
+                );
             }
         }
         match self.landlock {
@@ -189,9 +193,11 @@ fn trial_fix(failed: &StepError) -> String {
         return "Set kernel.unprivileged_userns_clone=1 with sysctl".to_owned();
     }
     match failed.step {
-        Step::Proc => "Mounts over parts of /proc are in the way: the unit must not hide them, and a container \
+        Step::Proc => {
+            "Mounts over parts of /proc are in the way: the unit must not hide them, and a container \
                        must allow nested /proc mounts"
-            .to_owned(),
+                .to_owned()
+        }
         Step::Namespaces | Step::UidMap => {
             "Inside a container the host must allow nested user namespaces".to_owned()
         }
