@@ -20,7 +20,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 
 use crate::broker::{Broker, BrokerError, CellBroker};
-use crate::claude::{Control, Exit, MANAGED_SETTINGS_PATH, managed_settings};
+use crate::claude::{Control, Exit, PATH_IN_ETC, managed_settings};
 use crate::config::AgentSettings;
 use crate::failpoint;
 use crate::model::{AgentName, ModelCall};
@@ -138,7 +138,7 @@ impl Cells {
             workspace: base.join("workspace"),
             home: base.join("home"),
             programs: vec![(self.claude.clone(), PathBuf::from(CLAUDE_IN_CELL))],
-            etc_files: vec![(in_etc(MANAGED_SETTINGS_PATH), managed_settings())],
+            etc_files: vec![(PathBuf::from(PATH_IN_ETC), managed_settings())],
             argv: program.argv,
             env: program.env,
             listener_port: Some(BROKER_PORT),
@@ -199,12 +199,16 @@ async fn ended(pipe: Option<OwnedFd>) -> Exit {
     if pipe.read_to_end(&mut word).await.is_err() {
         return Exit::Unknown;
     }
-    let status = ExitStatus::parse(&word);
-    match status.end {
-        _ if status.out_of_memory => Exit::OutOfMemory,
-        End::Exited(code) => Exit::Code(i32::from(code)),
-        End::Signaled(signal) => Exit::Signal(signal),
-        End::Killed => Exit::Unknown,
+    told(ExitStatus::parse(&word))
+}
+
+fn told(status: ExitStatus) -> Exit {
+    match status {
+        ExitStatus { out_of_memory: true, end: End::Signaled(_) | End::Killed } => Exit::OutOfMemory,
+        // Something in the cell may have been killed for memory; the program itself went on.
+        ExitStatus { end: End::Exited(code), .. } => Exit::Code(i32::from(code)),
+        ExitStatus { end: End::Signaled(signal), .. } => Exit::Signal(signal),
+        ExitStatus { end: End::Killed, .. } => Exit::Unknown,
     }
 }
 
@@ -242,10 +246,6 @@ pub fn layers(report: &Enforced) -> Vec<String> {
         list.push("canary hidden".to_owned());
     }
     list
-}
-
-fn in_etc(path: &str) -> PathBuf {
-    Path::new(path).strip_prefix("/etc").unwrap_or(Path::new(path)).to_owned()
 }
 
 /// Makes one directory of an agent and gives it to the agent's user.

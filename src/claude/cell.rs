@@ -1,9 +1,8 @@
 //! What the rest of this module needs of a cell: a program started behind three descriptors, and a way to end it.
 //!
-//! `launch` gives real cells, tests give plain children. Invariant: nothing here knows how a program is confined.
+//! `agent` gives real cells, tests give plain children. Invariant: nothing here knows how a program is confined.
 
 use std::future::Future;
-use std::net::TcpListener;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -50,6 +49,4 @@ pub struct Cell {
     pub control: Arc<dyn Control>,
     /// Resolves when the program has ended.
     pub exit: Pin<Box<dyn Future<Output = Exit> + Send>>,
-    /// The broker's listener on the cell's loopback, not blocking.
-    pub listener: Option<TcpListener>,
 }

@@ -5,7 +5,7 @@
 use serde_json::json;
 
 /// Where Claude Code looks for them on Linux, below `/etc`.
-pub(super) const PATH_IN_ETC: &str = "claude-code/managed-settings.json";
+pub const PATH_IN_ETC: &str = "claude-code/managed-settings.json";
 
 /// The file's content.
 ///

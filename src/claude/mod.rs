@@ -2,8 +2,7 @@
 //!
 //! Called by `agent` only. `args` and `managed` say how it is started, `stream` and `wire` read its lines, `turn` turns
 //! them into [`ClaudeEvent`]s, `explain` puts its errors into the owner's words; all of these are pure. `process` and
-//! `pump` are the shell around them, `launch` gets them a real cell, and `program` asks an installed program for its
-//! version.
+//! `pump` are the shell around them, and `program` asks an installed program for its version.
 //!
 //! Invariants:
 //! - Nothing of the vendor's wire leaves this module: whoever is above sees [`ClaudeEvent`] and [`Failure`] only.
@@ -18,7 +17,6 @@ mod args;
 mod cell;
 mod event;
 mod explain;
-mod launch;
 mod managed;
 mod process;
 mod program;
@@ -33,7 +31,6 @@ pub use args::{CredentialKind, Invocation, Mode, Opening, command_line, environm
 pub use cell::{Cell, Command, Control, Exit, SpawnError};
 pub use event::{Ask, ClaudeEvent, Exited, MessageState, Outcome, TurnEnd};
 pub use explain::{Trouble, explain};
-pub use launch::{CellPlan, in_cell};
-pub use managed::managed_settings;
+pub use managed::{PATH_IN_ETC, managed_settings};
 pub use process::{Answer, Claude, Gone, Ready, StartError};
 pub use program::{MINIMUM, ProgramError, Version, probe};

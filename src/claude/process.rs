@@ -8,7 +8,6 @@
 
 use std::future::Future;
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -128,7 +127,6 @@ pub struct Claude {
     control: Arc<dyn Control>,
     ended: watch::Receiver<bool>,
     ready: Ready,
-    listener: Option<TcpListener>,
     requests: AtomicU64,
 }
 
@@ -160,7 +158,6 @@ impl Claude {
             control,
             ended,
             ready: Ready { version: None },
-            listener: cell.listener,
             requests: AtomicU64::new(1),
         };
         tokio::spawn(pump::write(to_stdin, lines));
@@ -197,12 +194,6 @@ impl Claude {
     #[must_use]
     pub fn ready(&self) -> &Ready {
         &self.ready
-    }
-
-    /// The broker's listener on the cell's loopback, not blocking; the first call gets it. Nothing connects to it before
-    /// the first prompt.
-    pub fn take_listener(&mut self) -> Option<TcpListener> {
-        self.listener.take()
     }
 
     /// Sends a message of the owner, taken literally. `uuid` must be a UUID; events and the turn's end name it.
