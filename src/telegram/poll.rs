@@ -20,8 +20,6 @@ use crate::failpoint;
 use crate::model::{Access, TelegramState, UpdateId, UserId};
 use crate::store::AcceptedUpdate;
 
-/// How long Telegram holds a poll when nothing comes; the server cuts longer ones to this.
-const LONG_POLL: Duration = Duration::from_secs(50);
 const CONFLICT_WAIT: Duration = Duration::from_secs(3);
 /// A refused token is tried again this rarely: only its owner can mend it, by a reload.
 const REJECTED_WAIT: Duration = Duration::from_secs(300);
@@ -102,7 +100,7 @@ impl Polling<'_> {
                 failpoint::reach("poll.confirmed");
             }
             let polled = tokio::select! {
-                polled = self.api.get_updates(self.offset, LONG_POLL) => polled,
+                polled = self.api.get_updates(self.offset) => polled,
                 () = self.sink.closed() => return,
             };
             let wait = match polled {
