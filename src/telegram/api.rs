@@ -91,6 +91,15 @@ pub(super) struct NewMessage<'a> {
     pub(super) sound: Sound,
 }
 
+/// Whether Telegram holds a poll until something comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// For as long as it can.
+    Long,
+    /// Not at all: the answer tells that the line works.
+    No,
+}
+
 /// Whether the phone makes a noise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sound {
@@ -135,16 +144,21 @@ impl Api {
         self.id
     }
 
-    /// Waits for updates from `offset` on, which confirms everything below it; empty when none came for a while. Each
-    /// comes back as the JSON text Telegram sent.
-    pub(super) async fn get_updates(&self, offset: Option<UpdateId>) -> Result<Vec<String>, ApiError> {
+    /// Fetches updates from `offset` on, which confirms everything below it. Each comes back as the JSON text Telegram
+    /// sent; none when nothing came.
+    pub(super) async fn get_updates(
+        &self,
+        offset: Option<UpdateId>,
+        hold: Hold,
+    ) -> Result<Vec<String>, ApiError> {
+        let wait = if hold == Hold::Long { self.limits.poll } else { Duration::ZERO };
         let payload = GetUpdates {
             offset: offset.map(|id| id.0),
-            timeout: self.limits.poll.as_secs(),
+            timeout: wait.as_secs(),
             limit: UPDATES,
             allowed_updates: ALLOWED,
         };
-        let updates = self.call(&payload, self.limits.poll + self.limits.grace).await?;
+        let updates = self.call(&payload, wait + self.limits.grace).await?;
         Ok(updates.into_iter().map(|raw| Box::<str>::from(raw).into_string()).collect())
     }
 

@@ -24,7 +24,7 @@ impl Task {
         };
         match (stream, body) {
             (Stream::None, Body::First(body) | Body::Edit(body)) => self.send_first(run, body).await,
-            (Stream::Message { message, marked, .. }, Body::First(body) | Body::Edit(body)) => {
+            (Stream::Message { message, marked }, Body::First(body) | Body::Edit(body)) => {
                 self.shared.global_permit().await;
                 let shown = if marked { body.clone().with_line_before(REPEATED) } else { body.clone() };
                 let result = self.shared.api.edit_message(self.address, message, &shown, &[]).await;
@@ -39,15 +39,19 @@ impl Task {
         let row = match self.shared.store.open_answer(run).await {
             Ok(Some(row)) if row.state == OutboxState::Open => row,
             // The run has ended meanwhile: its final text is on the way.
-            Ok(_) => return Ok(self.switch(run, Stream::Off)),
+            Ok(_) => {
+                self.switch(run, Stream::Off);
+                return Ok(());
+            }
             Err(error) => {
                 tracing::warn!(%run, "an answer is not streamed: {error}");
-                return Ok(self.switch(run, Stream::Off));
+                self.switch(run, Stream::Off);
+                return Ok(());
             }
         };
         if let Some(&message) = row.messages.first() {
             // An earlier life of the daemon began it.
-            self.switch(run, Stream::Message { row: row.id, message, marked: false });
+            self.switch(run, Stream::Message { message, marked: false });
             let result = self.shared.api.edit_message(self.address, message, &body, &[]).await;
             self.outcome(run, body, result);
             return Ok(());
@@ -69,7 +73,7 @@ impl Task {
                 failpoint::reach("draft.sent");
                 self.stored(|store| async move { store.outbox_sent(row.id, message, Last::No).await })
                     .await?;
-                self.switch(run, Stream::Message { row: row.id, message, marked: row.repeated });
+                self.switch(run, Stream::Message { message, marked: row.repeated });
                 self.outcome(run, body, Ok(()));
             }
             Err(ApiError::Unknown(said)) => {
