@@ -20,7 +20,7 @@ struct World {
     store: Store,
     delivery: DeliveryHandle,
     events: mpsc::Sender<Outbound>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     updates: i64,
 }
 
@@ -43,7 +43,7 @@ impl World {
         let store = Store::open(&dir.path().join("skep.db")).unwrap();
         let (events, taken) = mpsc::channel(64);
         let delivery = Delivery::start(fake.api(), store.clone(), taken);
-        Self { fake, store, delivery, events, _dir: dir, updates: 0 }
+        Self { fake, store, delivery, events, dir, updates: 0 }
     }
 
     async fn queue(&mut self, chat: i64) -> Run {
@@ -345,6 +345,23 @@ async fn what_a_crash_left_in_the_middle_is_finished_after_the_start() {
     second_life.recover().await.unwrap();
     world.settled().await;
     assert_eq!(world.fake.screen().await[1..], ["The end."]);
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_written_makes_no_double() {
+    let mut world = World::start().await;
+    let slow = json!({"kind": "delay", "seconds": 1, "perform": true});
+    world.fake.fault("sendMessage", slow).await;
+    let run = world.begin(OWNER).await;
+    world.finish(&run, "Done.").await;
+    world.fake.wait_text("Done").await;
+    // The message is in the chat; its confirmation comes back to a locked database, for longer than SQLite waits.
+    let other = rusqlite::Connection::open(world.dir.path().join("skep.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    sleep(Duration::from_millis(6500)).await;
+    other.execute_batch("COMMIT").unwrap();
+    world.settled().await;
+    assert_eq!(world.fake.screen().await, ["Done."]);
 }
 
 #[tokio::test]
