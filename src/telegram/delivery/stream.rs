@@ -1,5 +1,7 @@
 //! Shows a run while it goes on: best effort, one message that is edited.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::bring::REPEATED;
@@ -12,6 +14,9 @@ use crate::store::{Last, OutboxState};
 use crate::telegram::api::{NewMessage, Sound};
 use crate::telegram::error::ApiError;
 use crate::telegram::markup::Rendered;
+
+/// A stream whose call failed below Telegram goes on after this.
+const RETRY: Duration = Duration::from_secs(3);
 
 impl Task {
     /// Brings a streamed message to `body`, for which a permission has been taken.
@@ -96,16 +101,15 @@ impl Task {
             Err(ApiError::RetryAfter(wait)) => {
                 tracing::info!(chat = %self.chat.id, "streaming pauses for {} s", wait.as_secs());
                 self.bucket.close(now, wait);
-                self.live(run, |live| live.draft.missed());
+                self.live(run, |live| live.draft.missed(now));
             }
             Err(ApiError::Migrated(chat)) => {
                 self.address = chat;
-                self.live(run, |live| live.draft.missed());
+                self.live(run, |live| live.draft.missed(now));
             }
             Err(ApiError::Unsent(_) | ApiError::Unknown(_)) => {
-                // The network: a pause for everything in this chat, then the newest text.
-                self.bucket.close(now, std::time::Duration::from_secs(2));
-                self.live(run, |live| live.draft.missed());
+                // The network. The final text does not wait for this.
+                self.live(run, |live| live.draft.missed(now + RETRY));
             }
             Err(error) => {
                 tracing::warn!(%run, "an answer is not streamed any further: {error}");
