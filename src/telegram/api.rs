@@ -27,10 +27,6 @@ use super::payload::{
 use crate::config::Secret;
 use crate::model::{ChatId, MENU, MessageId, ThreadId, UpdateId, UserId};
 
-/// An ordinary call that has no answer after this long is given up.
-const CALL: Duration = Duration::from_secs(20);
-/// A long poll is given up this long after its own timeout.
-const POLL_GRACE: Duration = Duration::from_secs(15);
 const CONNECT: Duration = Duration::from_secs(10);
 /// Idle connections die silently behind NAT, and a send on a dead one has an unknown outcome.
 const KEEP_IDLE: Duration = Duration::from_secs(60);
@@ -47,7 +43,26 @@ pub struct Api {
     bot: teloxide_core::Bot,
     root: Arc<str>,
     id: UserId,
+    limits: Limits,
 }
+
+/// When a call is given up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// An ordinary call.
+    pub(super) call: Duration,
+    /// How long Telegram holds a poll when nothing comes.
+    pub(super) poll: Duration,
+    /// How long after that a poll without an answer is given up.
+    pub(super) grace: Duration,
+}
+
+const LIMITS: Limits = Limits {
+    call: Duration::from_secs(20),
+    // The server cuts longer ones to this.
+    poll: Duration::from_secs(50),
+    grace: Duration::from_secs(15),
+};
 
 impl fmt::Debug for Api {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -76,6 +91,15 @@ pub(super) struct NewMessage<'a> {
     pub(super) sound: Sound,
 }
 
+/// Whether Telegram holds a poll until something comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// For as long as it can.
+    Long,
+    /// Not at all: the answer tells that the line works.
+    No,
+}
+
 /// Whether the phone makes a noise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sound {
@@ -92,7 +116,7 @@ impl Api {
         let id = token.expose().split_once(':').and_then(|(id, _)| id.parse().ok()).map(UserId);
         let id = id.filter(|id| id.0 > 0).ok_or(SetupError::Token)?;
         let client = default_reqwest_settings()
-            .timeout(CALL)
+            .timeout(LIMITS.call)
             .connect_timeout(CONNECT)
             .pool_idle_timeout(KEEP_IDLE)
             .tcp_keepalive(Duration::from_secs(30))
@@ -105,7 +129,13 @@ impl Api {
         if !web {
             return Err(SetupError::Address(api_url.to_owned()));
         }
-        Ok(Self { bot, root: api_url.trim_end_matches('/').into(), id })
+        Ok(Self { bot, root: api_url.trim_end_matches('/').into(), id, limits: LIMITS })
+    }
+
+    /// The same with other limits, for tests that must not wait.
+    #[cfg(test)]
+    pub(super) fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// The bot's own user id, which is the first part of its token.
@@ -114,20 +144,21 @@ impl Api {
         self.id
     }
 
-    /// Waits up to `timeout` (whole seconds) for updates from `offset` on, which confirms everything below it. Each comes
-    /// back as the JSON text Telegram sent.
+    /// Fetches updates from `offset` on, which confirms everything below it. Each comes back as the JSON text Telegram
+    /// sent; none when nothing came.
     pub(super) async fn get_updates(
         &self,
         offset: Option<UpdateId>,
-        timeout: Duration,
+        hold: Hold,
     ) -> Result<Vec<String>, ApiError> {
+        let wait = if hold == Hold::Long { self.limits.poll } else { Duration::ZERO };
         let payload = GetUpdates {
             offset: offset.map(|id| id.0),
-            timeout: timeout.as_secs(),
+            timeout: wait.as_secs(),
             limit: UPDATES,
             allowed_updates: ALLOWED,
         };
-        let updates = self.call(&payload, timeout + POLL_GRACE).await?;
+        let updates = self.call(&payload, wait + self.limits.grace).await?;
         Ok(updates.into_iter().map(|raw| Box::<str>::from(raw).into_string()).collect())
     }
 
@@ -145,7 +176,7 @@ impl Api {
                 .map(|message| ReplyParameters { message_id: message.0, allow_sending_without_reply: true }),
             reply_markup: keyboard(message.buttons),
         };
-        self.call(&payload, CALL).await.map(|sent| MessageId(sent.message_id))
+        self.call(&payload, self.limits.call).await.map(|sent| MessageId(sent.message_id))
     }
 
     /// Brings a message to the wanted text and buttons. Idempotent.
@@ -164,24 +195,24 @@ impl Api {
             link_preview_options: LinkPreview { is_disabled: true },
             reply_markup: keyboard(buttons),
         };
-        self.call(&payload, CALL).await.map(drop)
+        self.call(&payload, self.limits.call).await.map(drop)
     }
 
     /// Takes the buttons of a message away. Idempotent.
     pub(super) async fn remove_buttons(&self, chat: ChatId, message: MessageId) -> Result<(), ApiError> {
-        self.call(&RemoveButtons { chat_id: chat.0, message_id: message.0 }, CALL).await.map(drop)
+        self.call(&RemoveButtons { chat_id: chat.0, message_id: message.0 }, self.limits.call).await.map(drop)
     }
 
     /// Shows "typing…" for five seconds, or until the next message.
     pub(super) async fn typing(&self, chat: ChatId, thread: Option<ThreadId>) -> Result<(), ApiError> {
         let payload =
             SendChatAction { chat_id: chat.0, message_thread_id: thread.map(|t| t.0), action: "typing" };
-        self.call(&payload, CALL).await.map(drop)
+        self.call(&payload, self.limits.call).await.map(drop)
     }
 
     /// Confirms a press; `text` (at most 200 characters) is shown for a moment, none when empty.
     pub(super) async fn answer_callback(&self, id: &str, text: &str) -> Result<(), ApiError> {
-        self.call(&AnswerCallbackQuery { callback_query_id: id, text }, CALL).await.map(drop)
+        self.call(&AnswerCallbackQuery { callback_query_id: id, text }, self.limits.call).await.map(drop)
     }
 
     /// Shows the menu of commands in one private chat; strangers see none.
@@ -189,12 +220,12 @@ impl Api {
         let commands =
             MENU.iter().map(|&(command, description)| BotCommand { command, description }).collect();
         let scope = ChatScope { r#type: "chat", chat_id: owner.0 };
-        self.call(&SetMyCommands { commands, scope }, CALL).await.map(drop)
+        self.call(&SetMyCommands { commands, scope }, self.limits.call).await.map(drop)
     }
 
     /// Ends a webhook that somebody set, keeping the updates that wait.
     pub(super) async fn delete_webhook(&self) -> Result<(), ApiError> {
-        self.call(&DeleteWebhook { drop_pending_updates: false }, CALL).await.map(drop)
+        self.call(&DeleteWebhook { drop_pending_updates: false }, self.limits.call).await.map(drop)
     }
 
     /// Who the bot is. Also tells whether the token is good (`skep setup`, `skep doctor`).
@@ -202,7 +233,7 @@ impl Api {
     /// # Errors
     /// [`ApiError::Unauthorized`] for a wrong token; otherwise what kept Telegram from answering.
     pub async fn get_me(&self) -> Result<Me, ApiError> {
-        let me = self.call(&GetMe {}, CALL).await?;
+        let me = self.call(&GetMe {}, self.limits.call).await?;
         Ok(Me { id: UserId(me.id), username: me.username })
     }
 

@@ -58,6 +58,8 @@ pub(super) struct Draft {
     interrupted: bool,
     changed: bool,
     stopped: bool,
+    /// After a failed call: nothing before this.
+    hold: Option<Instant>,
     shown: Option<Shown>,
 }
 
@@ -65,6 +67,8 @@ pub(super) struct Draft {
 struct Shown {
     at: Instant,
     body: Rendered,
+    /// No later edit's fate is unknown.
+    certain: bool,
 }
 
 impl Draft {
@@ -81,6 +85,7 @@ impl Draft {
             interrupted: false,
             changed: false,
             stopped: false,
+            hold: None,
             shown: None,
         }
     }
@@ -138,8 +143,13 @@ impl Draft {
 
     /// What to do now.
     pub(super) fn next(&self, now: Instant) -> Action {
+        if self.stopped {
+            return Action::Idle;
+        }
+        if let Some(hold) = self.hold.filter(|hold| now < *hold) {
+            return Action::Wait(hold);
+        }
         match &self.shown {
-            _ if self.stopped => Action::Idle,
             None => self.first(now),
             Some(shown) => self.following(shown, now),
         }
@@ -191,7 +201,8 @@ impl Draft {
 
     /// The message has been brought to `body`. Call [`Draft::taken`] before the call that does it.
     pub(super) fn shown(&mut self, body: Rendered, now: Instant) {
-        self.shown = Some(Shown { at: now, body });
+        self.hold = None;
+        self.shown = Some(Shown { at: now, body, certain: true });
     }
 
     /// What [`Draft::next`] gave is on its way: changes from here on are new.
@@ -199,9 +210,13 @@ impl Draft {
         self.changed = false;
     }
 
-    /// What was on its way did not arrive.
-    pub(super) fn missed(&mut self) {
+    /// What was on its way did not arrive, as far as is known; nothing is tried before `again`.
+    pub(super) fn missed(&mut self, again: Instant) {
         self.changed = true;
+        self.hold = Some(again);
+        if let Some(shown) = &mut self.shown {
+            shown.certain = false;
+        }
     }
 
     /// Nothing further is to be shown.
@@ -209,9 +224,9 @@ impl Draft {
         self.stopped = true;
     }
 
-    /// What the message holds, as far as known.
+    /// What the message holds, if that is certain.
     pub(super) fn last_shown(&self) -> Option<&Rendered> {
-        self.shown.as_ref().map(|shown| &shown.body)
+        self.shown.as_ref().filter(|shown| shown.certain).map(|shown| &shown.body)
     }
 
     fn body(&self, now: Instant) -> Rendered {
@@ -330,6 +345,21 @@ mod tests {
         assert!(text.ends_with("line 19999"));
         assert!(text.len() <= ROOM + 10 && text.len() > ROOM / 3, "{}", text.len());
         assert!(draft.text.len() <= KEPT);
+    }
+
+    #[test]
+    fn after_a_failed_call_it_waits_and_what_is_shown_is_not_certain() {
+        let start = Instant::now();
+        let mut draft = Draft::new(start, false);
+        draft.text("one\ntwo", start);
+        show(&mut draft, at(start, 1000));
+        assert_eq!(draft.last_shown(), Some(&Rendered::plain("one\ntwo")));
+        draft.text(" three", at(start, 1000));
+        draft.taken();
+        draft.missed(at(start, 5000));
+        assert_eq!(draft.last_shown(), None);
+        assert_eq!(draft.next(at(start, 4000)), Action::Wait(at(start, 5000)));
+        assert_eq!(show(&mut draft, at(start, 5000)), "one\ntwo three");
     }
 
     #[test]

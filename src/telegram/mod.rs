@@ -24,6 +24,5 @@ mod update;
 pub use api::{Api, Me};
 pub use delivery::{Delivery, DeliveryHandle};
 pub use error::{ApiError, SetupError};
-pub use markup::{Entity, EntityKind, Rendered};
 pub use poll::{Batch, Poll, Refused};
 pub use update::{Bot, classify, decode};

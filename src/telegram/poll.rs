@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
-use super::api::Api;
+use super::api::{Api, Hold};
 use super::backoff::Backoff;
 use super::error::ApiError;
 use super::update::{Bot, classify, needs_username};
@@ -20,8 +20,6 @@ use crate::failpoint;
 use crate::model::{Access, TelegramState, UpdateId, UserId};
 use crate::store::AcceptedUpdate;
 
-/// How long Telegram holds a poll when nothing comes; the server cuts longer ones to this.
-const LONG_POLL: Duration = Duration::from_secs(50);
 const CONFLICT_WAIT: Duration = Duration::from_secs(3);
 /// A refused token is tried again this rarely: only its owner can mend it, by a reload.
 const REJECTED_WAIT: Duration = Duration::from_secs(300);
@@ -59,11 +57,11 @@ pub struct Poll {
 }
 
 impl Poll {
-    /// Polls until the receiver of batches is gone. The first poll does not wait for anything else.
+    /// Polls until the receiver of batches is gone, or the future is dropped. The first poll does not wait for anything else.
     pub async fn run(self) {
         let Self { api, start, access, sink, state, bot } = self;
         state.send_replace(TelegramState::Connecting);
-        let greeting = greet(&api, access.clone(), &bot);
+        let greeting = greet(&api, access.clone(), &bot, &state);
         let polling = Polling {
             api: &api,
             offset: start.map(after),
@@ -101,8 +99,10 @@ impl Polling<'_> {
             if std::mem::take(&mut unconfirmed) {
                 failpoint::reach("poll.confirmed");
             }
+            // After a failure the first poll comes back at once, so that "online" is true and not a minute old.
+            let hold = if backoff.is_fresh() { Hold::Long } else { Hold::No };
             let polled = tokio::select! {
-                polled = self.api.get_updates(self.offset, LONG_POLL) => polled,
+                polled = self.api.get_updates(self.offset, hold) => polled,
                 () = self.sink.closed() => return,
             };
             let wait = match polled {
@@ -229,11 +229,25 @@ fn accept(raw: Vec<String>, access: &Access, bot: &Bot) -> Vec<AcceptedUpdate> {
 }
 
 /// Introduces the bot: learns its name, ends a forgotten webhook, shows owners the menu. Goes on as owners are added.
-async fn greet(api: &Api, mut access: watch::Receiver<Access>, bot: &watch::Sender<Bot>) {
+async fn greet(
+    api: &Api,
+    mut access: watch::Receiver<Access>,
+    bot: &watch::Sender<Bot>,
+    state: &watch::Sender<TelegramState>,
+) {
     let mut backoff = Backoff::default();
     loop {
         match api.get_me().await {
             Ok(me) => {
+                // The first long poll tells nothing for most of a minute; this does.
+                state.send_if_modified(|state| {
+                    let connecting = *state == TelegramState::Connecting;
+                    if connecting {
+                        let bot = me.username.clone().unwrap_or_default();
+                        *state = TelegramState::Online { bot, last_poll: epoch() };
+                    }
+                    connecting
+                });
                 bot.send_replace(Bot { id: me.id, username: me.username });
                 break;
             }

@@ -139,10 +139,10 @@ impl<'a> Message<'a> {
         }
         let name = bot.username.as_deref();
         let words = name.and_then(|name| after_name(&self.text, name)).unwrap_or(&self.text).trim();
-        if matches!(attached, Attachment::None) && words.starts_with('/') {
-            if let Some(command) = Command::parse(words, name) {
-                return Content::Command(command);
-            }
+        if matches!(attached, Attachment::None)
+            && let Some(command) = Command::parse(words, name)
+        {
+            return Content::Command(command);
         }
         let addressed = agents.iter().find_map(|agent| Some((agent, after_name(words, agent.as_str())?)));
         let (agent, words) = match addressed {

@@ -184,6 +184,8 @@ fn an_id_is_found_even_in_an_update_of_another_form() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn no_text_panics(raw in ".{0,300}") {
         let _ = classify(&raw, &access(), &bot());

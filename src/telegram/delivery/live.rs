@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::model::{AgentEvent, MessageId, OutboxId, RunId, ThreadId};
+use crate::model::{AgentEvent, MessageId, RunId, ThreadId};
 use crate::telegram::draft::{Action, Draft};
 use crate::telegram::markup::Rendered;
 
@@ -43,7 +43,6 @@ pub(super) enum Stream {
     None,
     /// In the chat.
     Message {
-        row: OutboxId,
         message: MessageId,
         /// It begins with the line about a repeat.
         marked: bool,
@@ -77,9 +76,9 @@ impl Live {
                 self.started.push(run);
                 self.runs.entry(run).or_insert_with(|| LiveRun::new(thread, group, now));
             }
-            AgentEvent::Text { delta } => self.run(run, thread, group, now).draft.text(&delta, now),
-            AgentEvent::Tool(activity) => self.run(run, thread, group, now).draft.tool(&activity, now),
-            AgentEvent::Notice { text } => self.run(run, thread, group, now).draft.notice(&text),
+            AgentEvent::Text { delta } => self.going(run, |draft| draft.text(&delta, now)),
+            AgentEvent::Tool(activity) => self.going(run, |draft| draft.tool(&activity, now)),
+            AgentEvent::Notice { text } => self.going(run, |draft| draft.notice(&text)),
             AgentEvent::Finished { .. } | AgentEvent::Failed(_) | AgentEvent::Cancelled => {
                 if let Some(run) = self.runs.get_mut(&run) {
                     run.ended = true;
@@ -89,8 +88,11 @@ impl Live {
         }
     }
 
-    fn run(&mut self, run: RunId, thread: Option<ThreadId>, group: bool, now: Instant) -> &mut LiveRun {
-        self.runs.entry(run).or_insert_with(|| LiveRun::new(thread, group, now))
+    /// Only a start makes a run known: an event that comes late must not bring an ended one back.
+    fn going(&mut self, run: RunId, change: impl FnOnce(&mut Draft)) {
+        if let Some(run) = self.runs.get_mut(&run).filter(|run| !run.ended) {
+            change(&mut run.draft);
+        }
     }
 
     /// Any run, ended or not.
@@ -101,7 +103,7 @@ impl Live {
     /// Forgets a run whose final text is being delivered, and returns its streamed message.
     pub(super) fn take(&mut self, run: RunId) -> Option<Streamed> {
         let run = self.runs.remove(&run)?;
-        let Stream::Message { message, marked, .. } = run.stream else { return None };
+        let Stream::Message { message, marked } = run.stream else { return None };
         Some(Streamed { message, marked, body: run.draft.last_shown().cloned() })
     }
 
@@ -149,5 +151,50 @@ impl Live {
 impl LiveRun {
     fn new(thread: Option<ThreadId>, group: bool, now: Instant) -> Self {
         Self { draft: Draft::new(now, group), thread, stream: Stream::None, typing_due: now, ended: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Usage;
+
+    const RUN: RunId = RunId(1);
+
+    fn live(events: &[AgentEvent], now: Instant) -> Live {
+        let mut live = Live::default();
+        for event in events {
+            live.event(RUN, None, false, event.clone(), now);
+        }
+        live
+    }
+
+    fn finished() -> AgentEvent {
+        AgentEvent::Finished { text: "x".to_owned(), usage: Usage::default() }
+    }
+
+    #[test]
+    fn typing_is_due_at_once_and_every_four_and_a_half_seconds_until_the_end() {
+        let now = Instant::now();
+        let mut live = live(&[AgentEvent::Started], now);
+        assert_eq!(live.typing(now), (vec![None], Some(now + TYPING)));
+        assert_eq!(live.typing(now), (vec![], Some(now + TYPING)));
+        assert_eq!(live.typing(now + TYPING), (vec![None], Some(now + 2 * TYPING)));
+        live.typing_closed = Some(now + 3 * TYPING);
+        assert_eq!(live.typing(now + 2 * TYPING), (vec![], Some(now + 3 * TYPING)));
+        live.event(RUN, None, false, finished(), now);
+        assert_eq!(live.typing(now + 4 * TYPING), (vec![], None));
+    }
+
+    #[test]
+    fn what_comes_after_the_end_or_without_a_start_is_not_shown() {
+        let now = Instant::now();
+        let late = AgentEvent::Text { delta: "late".to_owned() };
+        let mut ended = live(&[AgentEvent::Started, finished(), late.clone()], now);
+        assert_eq!(ended.actions(now).count(), 0);
+        assert_eq!(ended.take(RUN), None);
+        ended.event(RUN, None, false, late.clone(), now);
+        assert_eq!(ended.actions(now).count(), 0);
+        assert!(live(&[late, AgentEvent::Queued { ahead: 1 }], now).is_idle());
     }
 }

@@ -1,5 +1,7 @@
 //! Shows a run while it goes on: best effort, one message that is edited.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::bring::REPEATED;
@@ -13,6 +15,9 @@ use crate::telegram::api::{NewMessage, Sound};
 use crate::telegram::error::ApiError;
 use crate::telegram::markup::Rendered;
 
+/// A stream whose call failed below Telegram goes on after this.
+const RETRY: Duration = Duration::from_secs(3);
+
 impl Task {
     /// Brings a streamed message to `body`, for which a permission has been taken.
     pub(super) async fn show(&mut self, run: RunId, body: Body) -> Result<(), Ended> {
@@ -24,7 +29,7 @@ impl Task {
         };
         match (stream, body) {
             (Stream::None, Body::First(body) | Body::Edit(body)) => self.send_first(run, body).await,
-            (Stream::Message { message, marked, .. }, Body::First(body) | Body::Edit(body)) => {
+            (Stream::Message { message, marked }, Body::First(body) | Body::Edit(body)) => {
                 self.shared.global_permit().await;
                 let shown = if marked { body.clone().with_line_before(REPEATED) } else { body.clone() };
                 let result = self.shared.api.edit_message(self.address, message, &shown, &[]).await;
@@ -39,15 +44,19 @@ impl Task {
         let row = match self.shared.store.open_answer(run).await {
             Ok(Some(row)) if row.state == OutboxState::Open => row,
             // The run has ended meanwhile: its final text is on the way.
-            Ok(_) => return Ok(self.switch(run, Stream::Off)),
+            Ok(_) => {
+                self.switch(run, Stream::Off);
+                return Ok(());
+            }
             Err(error) => {
                 tracing::warn!(%run, "an answer is not streamed: {error}");
-                return Ok(self.switch(run, Stream::Off));
+                self.switch(run, Stream::Off);
+                return Ok(());
             }
         };
         if let Some(&message) = row.messages.first() {
             // An earlier life of the daemon began it.
-            self.switch(run, Stream::Message { row: row.id, message, marked: false });
+            self.switch(run, Stream::Message { message, marked: false });
             let result = self.shared.api.edit_message(self.address, message, &body, &[]).await;
             self.outcome(run, body, result);
             return Ok(());
@@ -69,7 +78,7 @@ impl Task {
                 failpoint::reach("draft.sent");
                 self.stored(|store| async move { store.outbox_sent(row.id, message, Last::No).await })
                     .await?;
-                self.switch(run, Stream::Message { row: row.id, message, marked: row.repeated });
+                self.switch(run, Stream::Message { message, marked: row.repeated });
                 self.outcome(run, body, Ok(()));
             }
             Err(ApiError::Unknown(said)) => {
@@ -92,16 +101,15 @@ impl Task {
             Err(ApiError::RetryAfter(wait)) => {
                 tracing::info!(chat = %self.chat.id, "streaming pauses for {} s", wait.as_secs());
                 self.bucket.close(now, wait);
-                self.live(run, |live| live.draft.missed());
+                self.live(run, |live| live.draft.missed(now));
             }
             Err(ApiError::Migrated(chat)) => {
                 self.address = chat;
-                self.live(run, |live| live.draft.missed());
+                self.live(run, |live| live.draft.missed(now));
             }
             Err(ApiError::Unsent(_) | ApiError::Unknown(_)) => {
-                // The network: a pause for everything in this chat, then the newest text.
-                self.bucket.close(now, std::time::Duration::from_secs(2));
-                self.live(run, |live| live.draft.missed());
+                // The network. The final text does not wait for this.
+                self.live(run, |live| live.draft.missed(now + RETRY));
             }
             Err(error) => {
                 tracing::warn!(%run, "an answer is not streamed any further: {error}");

@@ -133,10 +133,11 @@ impl<'r> Indexed<'r> {
         let entities = self.entities.iter().filter_map(|entity| {
             let (mut low, mut high) = (entity.offset.max(begin), entity.end().min(end));
             if !entity.kind.is_code() {
-                while low < high && blank(&self.at(low)) {
+                // Blanks in code count: a quote around code must not end inside it.
+                while low < high && blank(&self.at(low)) && !in_code(self.at(low)) {
                     low += 1;
                 }
-                while high > low && blank(&(self.at(high) - 1)) {
+                while high > low && blank(&(self.at(high) - 1)) && !in_code(self.at(high) - 1) {
                     high -= 1;
                 }
             }

@@ -121,7 +121,7 @@ impl Walker {
             }
             TagEnd::CodeBlock => {
                 if let Some((language, code)) = self.code.take() {
-                    self.out.code(EntityKind::Pre(language), code.trim_end_matches(['\n', '\r']));
+                    self.out.code(EntityKind::Pre(language), code.trim_end());
                 }
                 self.block();
             }
