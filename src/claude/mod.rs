@@ -16,6 +16,8 @@
 
 mod args;
 mod cell;
+#[cfg(test)]
+mod child;
 mod event;
 mod explain;
 mod launch;

@@ -304,3 +304,6 @@ fn pipes() -> io::Result<Ours> {
         [stdin.into(), stdout.into(), stderr.into()],
     ))
 }
+
+#[cfg(test)]
+mod tests;

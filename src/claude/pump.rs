@@ -93,26 +93,28 @@ impl Pump {
     /// Reads until `initialize` is answered, or the process has ended.
     pub(super) async fn ready(&mut self) -> Result<Ready, Exited> {
         while self.step().await {
-            // Nothing that matters comes before the first prompt.
-            self.events.clear();
             if let Some(ready) = self.ready.take() {
                 return Ok(ready);
             }
+            // Nothing that matters comes before the answer, and it must not pile up.
+            self.events.clear();
         }
         Err(self.exited().await)
     }
 
     /// Reads to the end, sending every event. Ends the process when nobody listens any more.
     pub(super) async fn run(mut self, events: mpsc::Sender<ClaudeEvent>, control: &dyn Control) {
-        loop {
+        let mut open = true;
+        while open {
+            // What came together with the answer to `initialize` is sent first.
+            if self.events.is_empty() {
+                open = self.step().await;
+            }
             for event in self.events.drain(..) {
                 if events.send(event).await.is_err() {
                     control.kill();
                     return;
                 }
-            }
-            if !self.step().await {
-                break;
             }
         }
         if self.how.is_none() {
