@@ -21,6 +21,8 @@ mod child;
 mod event;
 mod explain;
 mod launch;
+#[cfg(test)]
+mod live;
 mod managed;
 mod process;
 mod program;
