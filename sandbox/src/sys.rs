@@ -258,3 +258,10 @@ pub(crate) fn exec(program: &CStr, argv: &[CString], env: &[CString]) -> Errno {
         Err(errno) => errno,
     }
 }
+
+/// Gives `SIGPIPE`, which Rust programs ignore, its usual effect again.
+pub(crate) fn default_sigpipe() -> Result<()> {
+    // SAFETY: installs no handler, only the default action.
+    let old = unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    if old == libc::SIG_ERR { Err(Errno::last()) } else { Ok(()) }
+}
