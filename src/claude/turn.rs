@@ -174,13 +174,7 @@ impl Turns {
         let Some(turn) = &mut self.turn else { return };
         for block in spoken.message.content {
             match (block.kind.as_str(), block.text, block.id, block.name) {
-                ("text", Some(text), _, _) if !synthetic && !nested => {
-                    if !std::mem::take(&mut turn.streamed) {
-                        // The CLI fell back to a request without streaming.
-                        turn.begin_block();
-                        turn.say(&text, events);
-                    }
-                }
+                ("text", Some(text), _, _) if !synthetic && !nested => turn.whole_block(&text, events),
                 ("tool_use", _, Some(id), Some(name)) => {
                     let detail = tool::detail(&name, &block.input.unwrap_or_default());
                     let started = ToolActivity { id, name, detail, ok: None };
@@ -316,6 +310,14 @@ impl Turn {
             delta.push_str(CUT);
         }
         events.push(ClaudeEvent::Text { delta });
+    }
+
+    /// A block whose line is complete: new only where the CLI fell back to a request without streaming.
+    fn whole_block(&mut self, text: &str, events: &mut Vec<ClaudeEvent>) {
+        if !std::mem::take(&mut self.streamed) {
+            self.begin_block();
+            self.say(text, events);
+        }
     }
 
     fn finish_tool(&mut self, id: &str, ok: bool, events: &mut Vec<ClaudeEvent>) {
