@@ -12,6 +12,8 @@ use crate::model::{RateLimit, SessionId, ToolActivity, Usage};
 
 /// The longest text of a turn that is kept, in bytes.
 const LONGEST_TEXT: usize = 1024 * 1024;
+/// Tool uses of a turn that may run at once; of more, the end is not told.
+const OPEN_TOOLS: usize = 256;
 /// Types of unknown lines that are told apart; after so many nothing more is reported.
 const UNKNOWN_KINDS: usize = 32;
 /// What stands in the CLI's own requests to go on, after a broken stream or at the limit of one answer.
@@ -178,7 +180,9 @@ impl Turns {
                 ("tool_use", _, Some(id), Some(name)) => {
                     let detail = tool::detail(&name, &block.input.unwrap_or_default());
                     let started = ToolActivity { id, name, detail, ok: None };
-                    turn.tools.push(started.clone());
+                    if turn.tools.len() < OPEN_TOOLS {
+                        turn.tools.push(started.clone());
+                    }
                     events.push(ClaudeEvent::Tool(started));
                 }
                 _ => {}
