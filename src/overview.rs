@@ -72,7 +72,7 @@ impl Observer {
         })
     }
 
-    /// Publishes a new picture after every change, until nobody holds the other end.
+    /// Publishes a new picture after every change. Never ends.
     pub async fn publish(mut self, overview: watch::Sender<Arc<Overview>>) {
         let mut changes = self.registry.changes();
         loop {
@@ -84,13 +84,20 @@ impl Observer {
                 Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "no overview"),
             }
             tokio::select! {
-                changed = changes.changed() => if changed.is_err() { return },
-                changed = self.settings.changed() => if changed.is_err() { return },
-                changed = self.telegram.changed() => if changed.is_err() { return },
-                changed = self.machine.changed() => if changed.is_err() { return },
+                () = changed(&mut changes) => {}
+                () = changed(&mut self.settings) => {}
+                () = changed(&mut self.telegram) => {}
+                () = changed(&mut self.machine) => {}
             }
             tokio::time::sleep(CALM).await;
         }
+    }
+}
+
+/// Waits for a change; for ever once nobody can make one.
+async fn changed<T>(value: &mut watch::Receiver<T>) {
+    if value.changed().await.is_err() {
+        std::future::pending().await
     }
 }
 

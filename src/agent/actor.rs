@@ -135,7 +135,6 @@ impl Actor {
     fn started(&mut self, started: Result<Live, StartFailure>) -> Input {
         match started {
             Ok(live) => {
-                failpoint::reach("claude.ready");
                 self.live = Some(live);
                 Input::Ready
             }
@@ -166,10 +165,7 @@ impl Actor {
                 Input::TurnStarted
             }
             Some(ClaudeEvent::Message { uuid, state: MessageState::Started }) => Input::Taken(uuid),
-            Some(ClaudeEvent::Text { delta }) => {
-                failpoint::reach("claude.first_text");
-                Input::Text(delta)
-            }
+            Some(ClaudeEvent::Text { delta }) => Input::Text(delta),
             Some(ClaudeEvent::Tool(activity)) => Input::Tool(activity),
             Some(ClaudeEvent::Notice { text }) => Input::Notice(text),
             Some(ClaudeEvent::RateLimit(limit)) => Input::Notice(rate_limit_line(&limit)),
@@ -178,10 +174,7 @@ impl Actor {
                 self.decide(&ask.request_id, &ask.tool_name).await;
                 return None;
             }
-            Some(ClaudeEvent::TurnEnded(end)) => {
-                failpoint::reach("claude.finished");
-                Input::TurnEnded(turn_end(*end))
-            }
+            Some(ClaudeEvent::TurnEnded(end)) => Input::TurnEnded(turn_end(*end)),
             Some(ClaudeEvent::Unknown { kind }) => {
                 tracing::info!(agent = %self.conversation.agent, kind, "Claude wrote a line of an unknown type");
                 return None;
@@ -283,7 +276,6 @@ impl Actor {
         if let Some(claude) = self.claude() {
             gone(claude.prompt(message, &prompt).await);
         }
-        failpoint::reach("claude.prompted");
         tracing::info!(run = run.0, agent = %self.conversation.agent, "handed to Claude");
     }
 

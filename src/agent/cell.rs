@@ -22,7 +22,6 @@ use tokio::sync::mpsc;
 use crate::broker::{Broker, BrokerError, CellBroker};
 use crate::claude::{Control, Exit, PATH_IN_ETC, managed_settings};
 use crate::config::AgentSettings;
-use crate::failpoint;
 use crate::model::{AgentName, ModelCall};
 use crate::store::{Store, StoreError};
 
@@ -155,7 +154,6 @@ impl Cells {
         };
         // A launch takes milliseconds of system calls and one answer of the helper: not on the runtime's thread.
         let mut cell = tokio::task::spawn_blocking(launch).await.map_err(CellError::Task)??;
-        failpoint::reach("cell.launched");
         tracing::info!(%agent, pid = cell.pid(), enforced = layers(cell.report()).join(", "), "cell launched");
         let listener = cell.take_listener().ok_or(CellError::NoListener)?;
         let (sender, calls) = mpsc::channel(CALLS);

@@ -128,3 +128,93 @@ pub fn environment(broker_port: u16, credential: CredentialKind) -> Vec<(String,
     });
     variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn invocation() -> Invocation {
+        Invocation {
+            session: SessionId("11111111-1111-4111-8111-111111111111".to_owned()),
+            opening: Opening::New,
+            model: "sonnet".to_owned(),
+            instructions: Some("--be nice\nand short".to_owned()),
+            mode: Mode::Work,
+            broker_port: 3128,
+            credential: CredentialKind::ApiKey,
+        }
+    }
+
+    #[test]
+    fn the_command_line_of_a_first_start() {
+        assert_eq!(
+            command_line(&invocation()),
+            [
+                "-p",
+                "--input-format=stream-json",
+                "--output-format=stream-json",
+                "--verbose",
+                "--include-partial-messages",
+                "--permission-prompt-tool=stdio",
+                "--strict-mcp-config",
+                "--setting-sources=",
+                "--system-prompt-snapshot=off",
+                "--permission-mode=default",
+                r#"--settings={"cleanupPeriodDays":36500,"useAutoModeDuringPlan":false}"#,
+                "--tools=Bash,Read,Edit,Write,Glob,Grep,WebSearch,Agent,TaskStop",
+                "--session-id=11111111-1111-4111-8111-111111111111",
+                "--model=sonnet",
+                "--append-system-prompt=--be nice\nand short",
+            ]
+        );
+    }
+
+    #[test]
+    fn resuming_planning_and_no_instructions_change_only_their_own_flags() {
+        let other =
+            Invocation { opening: Opening::Resume, mode: Mode::Plan, instructions: None, ..invocation() };
+        let (before, after) = (command_line(&invocation()), command_line(&other));
+        let changed: Vec<_> = after.iter().filter(|flag| !before.contains(flag)).collect();
+        assert_eq!(
+            changed,
+            [
+                "--permission-mode=plan",
+                "--tools=Bash,Read,Edit,Write,Glob,Grep,WebSearch,Agent,TaskStop,ExitPlanMode",
+                "--resume=11111111-1111-4111-8111-111111111111",
+            ]
+        );
+        assert_eq!(after.len(), before.len() - 1);
+    }
+
+    #[test]
+    fn the_environment_holds_a_placeholder_and_one_way_out() {
+        let names = |invocation: &Invocation| -> Vec<String> {
+            environment(invocation).into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+        };
+        let key = names(&invocation());
+        assert_eq!(
+            key,
+            [
+                "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "HOME=/home/agent",
+                "LANG=C.UTF-8",
+                "TMPDIR=/tmp",
+                "CLAUDE_CONFIG_DIR=/home/agent/.claude",
+                "ANTHROPIC_BASE_URL=http://127.0.0.1:3128",
+                "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1",
+                "DISABLE_AUTOUPDATER=1",
+                "CLAUDE_CODE_EMIT_SESSION_STATE_EVENTS=1",
+                "NO_PROXY=127.0.0.1,localhost",
+                "no_proxy=127.0.0.1,localhost",
+                "HTTP_PROXY=http://127.0.0.1:3128",
+                "HTTPS_PROXY=http://127.0.0.1:3128",
+                "http_proxy=http://127.0.0.1:3128",
+                "https_proxy=http://127.0.0.1:3128",
+                "ANTHROPIC_API_KEY=sk-ant-placeholder",
+            ]
+        );
+        let token = names(&Invocation { credential: CredentialKind::OauthToken, ..invocation() });
+        assert_eq!(token.last().unwrap(), "CLAUDE_CODE_OAUTH_TOKEN=sk-ant-oat01-placeholder");
+        assert_eq!(token[..token.len() - 1], key[..key.len() - 1]);
+    }
+}

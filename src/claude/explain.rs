@@ -198,11 +198,116 @@ fn failure(what: impl Into<String>, fix: impl Into<String>) -> Failure {
 }
 
 /// The first line, without what could disturb a terminal, at most 160 characters.
-fn short(words: &str) -> String {
+pub(super) fn short(words: &str) -> String {
     let line = words.lines().find(|line| !line.trim().is_empty()).unwrap_or("no reason was given");
     let line: String = line.trim().chars().filter(|c| !tool::is_unsafe(*c)).collect();
     match line.char_indices().nth(160) {
         Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
         None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOTHING: Trouble<'_> = Trouble {
+        subtype: "success",
+        reason: Some("api_error"),
+        status: None,
+        words: "",
+        limit: None,
+        model: "sonnet",
+        credential: CredentialKind::ApiKey,
+    };
+
+    fn said(trouble: &Trouble<'_>) -> String {
+        let Failure { what, fix } = explain(trouble);
+        format!("{what}. {fix}")
+    }
+
+    #[test]
+    fn every_error_names_itself_and_a_way_out() {
+        let limit = RateLimit { kind: "five_hour".to_owned(), resets_at: Some(1_900_000_000) };
+        let cases = [
+            (
+                Trouble { status: Some(401), words: "Invalid API key · Fix external API key", ..NOTHING },
+                "setup",
+            ),
+            (Trouble { status: Some(401), words: "Failed to authenticate.", ..NOTHING }, "anthropic-api-key"),
+            (
+                Trouble { status: Some(401), credential: CredentialKind::OauthToken, ..NOTHING },
+                "claude-oauth-token",
+            ),
+            (Trouble { words: "Not logged in · Please run /login", ..NOTHING }, "anthropic-api-key"),
+            (
+                Trouble { status: Some(429), words: "API Error: Request rejected (429)", ..NOTHING },
+                "a minute",
+            ),
+            (
+                Trouble { status: Some(429), words: "You've hit your limit", limit: Some(&limit), ..NOTHING },
+                "five-hour limit of the subscription is reached. It opens again on 17 March at 17:46 UTC",
+            ),
+            (Trouble { status: Some(529), words: "API Error: Repeated 529", ..NOTHING }, "overloaded"),
+            (Trouble { status: Some(500), words: "API Error: 500", ..NOTHING }, "HTTP 500"),
+            (Trouble { status: Some(502), words: "API Error: 502", ..NOTHING }, "skep doctor"),
+            (Trouble { words: "API Error: Connection refused — a firewall", ..NOTHING }, "skep doctor"),
+            (Trouble { status: Some(400), words: "Credit balance is too low", ..NOTHING }, "Billing"),
+            (
+                Trouble {
+                    status: Some(404),
+                    words: "There's an issue with the selected model (x)",
+                    ..NOTHING
+                },
+                "\"sonnet\"",
+            ),
+            (Trouble { status: Some(400), reason: Some("prompt_too_long"), ..NOTHING }, "/new"),
+            (Trouble { words: "Prompt is too long", ..NOTHING }, "/new"),
+            (Trouble { status: Some(413), words: "API Error: 413", ..NOTHING }, "too large"),
+            (Trouble { words: "API Error: exceeded the 128000 output token maximum", ..NOTHING }, "in parts"),
+            (Trouble { words: "API Error: safeguards flagged this message", ..NOTHING }, "other words"),
+            (
+                Trouble { status: Some(400), words: "API Error: 400 bad", ..NOTHING },
+                "(HTTP 400): API Error: 400 bad",
+            ),
+            (Trouble { subtype: "error_max_turns", ..NOTHING }, "go on"),
+            (Trouble { subtype: "error_max_budget_usd", ..NOTHING }, "/new"),
+            (Trouble { words: "odd\u{1b}[2J\nmore", ..NOTHING }, "with an error: odd[2J. Send"),
+            (Trouble { status: Some(302), ..NOTHING }, "no reason was given"),
+        ];
+        for (trouble, expected) in cases {
+            let said = said(&trouble);
+            assert!(said.contains(expected), "{said:?} lacks {expected:?}");
+        }
+    }
+
+    #[test]
+    fn long_words_of_the_vendor_are_cut() {
+        let words = "é".repeat(1000);
+        let said = explain(&Trouble { status: Some(400), words: &words, ..NOTHING }).what;
+        assert!(said.chars().count() < 230, "{said}");
+    }
+
+    #[test]
+    fn an_unexpected_end_names_memory_or_the_last_words() {
+        let ended = |how, stderr: &str| explain_exit(&Exited { how, stderr: stderr.to_owned() });
+        assert!(ended(Exit::OutOfMemory, "").fix.contains("`memory`"));
+        assert_eq!(
+            ended(Exit::Code(1), "a\nerror: unknown option\n\n").what,
+            "Claude ended unexpectedly (exit code 1): error: unknown option"
+        );
+        assert_eq!(ended(Exit::Signal(9), "").what, "Claude was ended by signal 9");
+    }
+
+    #[test]
+    fn a_retry_says_what_failed_and_when_it_is_tried_again() {
+        assert_eq!(
+            retrying(Some(529), 2, 10, 1195.0),
+            "Anthropic's servers are overloaded. Trying again in 2 s (2 of 10)."
+        );
+        assert_eq!(
+            retrying(None, 1, 10, 0.0),
+            "The model API cannot be reached. Trying again in 1 s (1 of 10)."
+        );
     }
 }

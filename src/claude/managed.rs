@@ -16,7 +16,8 @@ pub const PATH_IN_ETC: &str = "claude-code/managed-settings.json";
 #[must_use]
 pub fn managed_settings() -> Vec<u8> {
     let settings = json!({
-        // No program is started by configuration that the agent can write.
+        // No program is started by configuration that the agent can write. Servers that the daemon itself offers on the
+        // pipe (`sdkMcpServers`) are not touched by these; tried.
         "disableAllHooks": true,
         "allowManagedHooksOnly": true,
         "allowManagedMcpServersOnly": true,

@@ -15,8 +15,12 @@
 
 mod args;
 mod cell;
+#[cfg(test)]
+mod child;
 mod event;
 mod explain;
+#[cfg(test)]
+mod live;
 mod managed;
 mod process;
 mod program;

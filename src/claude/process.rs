@@ -22,6 +22,7 @@ use super::turn::Turns;
 use super::{
     Cell, ClaudeEvent, Command, Control, Exited, Invocation, Opening, SpawnError, args, explain, say,
 };
+use crate::failpoint;
 use crate::model::{Failure, SessionId};
 
 /// How long a process may take to answer `initialize`: 0.3 s when all is well, many seconds from a slow card.
@@ -68,10 +69,12 @@ impl StartError {
                 "Claude could not be started: the service has no free file descriptors",
                 "Run `sudo systemctl restart skep`, then send the message again.",
             ),
-            Self::Spawn(_) => (
-                "Claude's cell could not be launched",
-                "Run `skep doctor` on the machine: it says what is missing.",
-            ),
+            Self::Spawn(source) => {
+                let what =
+                    format!("Claude's cell could not be launched: {}", explain::short(&source.to_string()));
+                let fix = "Run `skep doctor` on the machine: it says what is missing.".to_owned();
+                return Failure { what, fix };
+            }
             Self::NoSession(_) => (
                 "Claude no longer has this conversation",
                 "Send the message again: it begins a fresh conversation. Files in the workspace stay.",
@@ -149,6 +152,7 @@ impl Claude {
             environment: args::environment(invocation.broker_port, invocation.credential),
         };
         let cell = spawn(command, theirs).await.map_err(StartError::Spawn)?;
+        failpoint::reach("cell.launched");
         let control = cell.control;
         // From here on the process ends with this guard, whatever goes wrong.
         let (stdin, lines) = mpsc::channel(LINES_WAITING);
@@ -181,6 +185,7 @@ impl Claude {
                 });
             }
         }
+        failpoint::reach("claude.ready");
         let (events, receiver) = mpsc::channel(EVENTS_WAITING);
         let control = Arc::clone(&claude.control);
         tokio::spawn(async move {
@@ -201,7 +206,7 @@ impl Claude {
     /// # Errors
     /// When the process has ended.
     pub async fn prompt(&self, uuid: &str, text: &str) -> Result<(), Gone> {
-        self.send(say::prompt(uuid, text)).await
+        self.stdin.send(Say::Prompt(say::prompt(uuid, text))).await.map_err(|_| Gone)
     }
 
     /// Ends the running turn; its [`TurnEnd`](super::TurnEnd) follows, and the process goes on. Kills background tasks.
@@ -297,3 +302,6 @@ fn pipes() -> io::Result<Ours> {
         [stdin.into(), stdout.into(), stderr.into()],
     ))
 }
+
+#[cfg(test)]
+mod tests;

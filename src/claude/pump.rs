@@ -16,6 +16,7 @@ use super::stream::{LONGEST_LINE, Line, Lines};
 use super::turn::Turns;
 use super::wire::{self, Line as Wire};
 use super::{ClaudeEvent, Control, Exit, Exited, Ready, say, tool};
+use crate::failpoint;
 
 /// The request id of `initialize`.
 pub(super) const INITIALIZE: &str = "initialize";
@@ -31,7 +32,9 @@ const REAP: Duration = Duration::from_secs(5);
 /// For the writer.
 #[derive(Debug)]
 pub(super) enum Say {
-    /// One line, newline included.
+    /// A message for the model: one line, newline included.
+    Prompt(Vec<u8>),
+    /// Any other line.
     Line(Vec<u8>),
     /// End of input.
     Close,
@@ -39,10 +42,21 @@ pub(super) enum Say {
 
 /// Writes lines until told to close, or the process stops reading for good.
 pub(super) async fn write(mut stdin: pipe::Sender, mut lines: mpsc::Receiver<Say>) {
-    while let Some(Say::Line(line)) = lines.recv().await {
-        if stdin.write_all(&line).await.is_err() {
-            // It has closed its input: it is ending, and the reader will see that.
-            break;
+    while let Some(say) = lines.recv().await {
+        // An error means that it has closed its input: it is ending, and the reader will see that.
+        match say {
+            Say::Prompt(line) => {
+                if stdin.write_all(&line).await.is_err() {
+                    break;
+                }
+                failpoint::reach("claude.prompted");
+            }
+            Say::Line(line) => {
+                if stdin.write_all(&line).await.is_err() {
+                    break;
+                }
+            }
+            Say::Close => break,
         }
     }
 }
@@ -93,26 +107,33 @@ impl Pump {
     /// Reads until `initialize` is answered, or the process has ended.
     pub(super) async fn ready(&mut self) -> Result<Ready, Exited> {
         while self.step().await {
-            // Nothing that matters comes before the first prompt.
-            self.events.clear();
             if let Some(ready) = self.ready.take() {
                 return Ok(ready);
             }
+            // Nothing that matters comes before the answer, and it must not pile up.
+            self.events.clear();
         }
         Err(self.exited().await)
     }
 
     /// Reads to the end, sending every event. Ends the process when nobody listens any more.
     pub(super) async fn run(mut self, events: mpsc::Sender<ClaudeEvent>, control: &dyn Control) {
-        loop {
+        let mut open = true;
+        while open {
+            // What came together with the answer to `initialize` is sent first.
+            if self.events.is_empty() {
+                open = self.step().await;
+            }
             for event in self.events.drain(..) {
+                match &event {
+                    ClaudeEvent::Text { .. } => failpoint::reach("claude.first_text"),
+                    ClaudeEvent::TurnEnded(_) => failpoint::reach("claude.finished"),
+                    _ => {}
+                }
                 if events.send(event).await.is_err() {
                     control.kill();
                     return;
                 }
-            }
-            if !self.step().await {
-                break;
             }
         }
         if self.how.is_none() {

@@ -72,3 +72,65 @@ pub(super) fn unsupported(request_id: &str, subtype: &str) -> Vec<u8> {
         },
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &[u8]) -> Value {
+        let (last, object) = line.split_last().unwrap();
+        assert_eq!(*last, b'\n');
+        assert!(!object.contains(&b'\n'), "one line");
+        serde_json::from_slice(object).unwrap()
+    }
+
+    #[test]
+    fn words_that_could_be_a_command_or_a_file_are_marked_as_literal() {
+        let cases = [
+            ("hello", false),
+            ("what is 1/2?", false),
+            ("/cost", true),
+            (" \n/clear now", true),
+            ("!ls", true),
+            ("# note", true),
+            ("look at @src/main.rs", true),
+            ("mail me@example.org", true),
+        ];
+        for (text, literal) in cases {
+            let mut expected = json!({
+                "type": "user", "uuid": "u", "parent_tool_use_id": null,
+                "message": { "role": "user", "content": text },
+            });
+            if literal {
+                expected["client_composed"] = Value::Bool(true);
+            }
+            assert_eq!(read(&prompt("u", text)), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn no_text_breaks_out_of_its_line() {
+        for text in ["a\nb\r\n", "\u{2028}\0\"}", "{\"type\":\"control_request\"}\n"] {
+            assert_eq!(read(&prompt("u", text))["message"]["content"], text);
+            assert_eq!(read(&deny("r\n", text))["response"]["response"]["message"], text);
+        }
+    }
+
+    #[test]
+    fn answers_have_the_shape_of_the_control_protocol() {
+        assert_eq!(
+            read(&allow("r1")),
+            json!({"type": "control_response", "response":
+                {"subtype": "success", "request_id": "r1", "response": {"behavior": "allow"}}})
+        );
+        assert_eq!(
+            read(&deny("r1", "no")),
+            json!({"type": "control_response", "response":
+                {"subtype": "success", "request_id": "r1", "response": {"behavior": "deny", "message": "no"}}})
+        );
+        assert_eq!(
+            read(&interrupt("r2")),
+            json!({"type": "control_request", "request_id": "r2", "request": {"subtype": "interrupt"}})
+        );
+    }
+}

@@ -12,6 +12,8 @@ use crate::model::{RateLimit, SessionId, ToolActivity, Usage};
 
 /// The longest text of a turn that is kept, in bytes.
 const LONGEST_TEXT: usize = 1024 * 1024;
+/// Tool uses of a turn that may run at once; of more, the end is not told.
+const OPEN_TOOLS: usize = 256;
 /// Types of unknown lines that are told apart; after so many nothing more is reported.
 const UNKNOWN_KINDS: usize = 32;
 /// What stands in the CLI's own requests to go on, after a broken stream or at the limit of one answer.
@@ -174,17 +176,13 @@ impl Turns {
         let Some(turn) = &mut self.turn else { return };
         for block in spoken.message.content {
             match (block.kind.as_str(), block.text, block.id, block.name) {
-                ("text", Some(text), _, _) if !synthetic && !nested => {
-                    if !std::mem::take(&mut turn.streamed) {
-                        // The CLI fell back to a request without streaming.
-                        turn.begin_block();
-                        turn.say(&text, events);
-                    }
-                }
+                ("text", Some(text), _, _) if !synthetic && !nested => turn.whole_block(&text, events),
                 ("tool_use", _, Some(id), Some(name)) => {
                     let detail = tool::detail(&name, &block.input.unwrap_or_default());
                     let started = ToolActivity { id, name, detail, ok: None };
-                    turn.tools.push(started.clone());
+                    if turn.tools.len() < OPEN_TOOLS {
+                        turn.tools.push(started.clone());
+                    }
                     events.push(ClaudeEvent::Tool(started));
                 }
                 _ => {}
@@ -316,6 +314,14 @@ impl Turn {
             delta.push_str(CUT);
         }
         events.push(ClaudeEvent::Text { delta });
+    }
+
+    /// A block whose line is complete: new only where the CLI fell back to a request without streaming.
+    fn whole_block(&mut self, text: &str, events: &mut Vec<ClaudeEvent>) {
+        if !std::mem::take(&mut self.streamed) {
+            self.begin_block();
+            self.say(text, events);
+        }
     }
 
     fn finish_tool(&mut self, id: &str, ok: bool, events: &mut Vec<ClaudeEvent>) {
