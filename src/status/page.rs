@@ -26,10 +26,9 @@ pub(super) fn document(overview: &Overview, nonce: &str, now: i64) -> String {
          <link rel=\"icon\" href=\"{favicon}\">\n<noscript><meta http-equiv=\"refresh\" content=\"15\"></noscript>\n\
          <style nonce=\"{nonce}\">{STYLE}</style>\n</head>\n<body>\n<header>{ICON}<span>Skep</span></header>\n\
          <main>{main}</main>\n<footer><span id=\"live\">As of now</span>\
-         <span>Skep {version}</span><span>up {up}</span></footer>\n\
+         <span>Skep {version}</span></footer>\n\
          <script nonce=\"{nonce}\">{SCRIPT}</script>\n</body>\n</html>\n",
         version = Plain(&overview.version),
-        up = span(now.saturating_sub(overview.started_at)),
     )
 }
 
@@ -86,7 +85,7 @@ fn lead(out: &mut String, overview: &Overview, now: i64) {
     if queue.outbox > 0 {
         let replies =
             if queue.outbox == 1 { "1 reply".to_owned() } else { format!("{} replies", queue.outbox) };
-        put!(out, "<p class=\"small soft\">{replies} on the way to Telegram</p>");
+        put!(out, "<p class=\"note small soft\">{replies} on the way to Telegram</p>");
     }
 }
 
@@ -161,7 +160,7 @@ fn live_cell(out: &mut String, cell: &CellOverview, now: i64) {
     } else {
         "<span class=\"badge\">idle</span>"
     };
-    let memory = cell.memory.map_or_else(|| "memory unknown".to_owned(), bytes);
+    let memory = cell.memory.map_or_else(|| "memory not measured".to_owned(), bytes);
     put!(
         out,
         "<li><div class=\"line\">{badge}<bdi class=\"foreign\">{}</bdi></div><div class=\"line small soft\"><span>{memory}</span>\
@@ -205,13 +204,14 @@ fn runs(out: &mut String, runs: &[RunOverview], now: i64) {
             out,
             "<li><div class=\"line\"><span class=\"badge{tone}\">{}</span><strong>{}</strong>\
              <span class=\"small soft\">#{}</span><time class=\"small soft\" datetime=\"{at}\" title=\"{at}\">{}</time></div>\
-             <p class=\"foreign\">{}</p>",
+             <p class=\"foreign\">{}{more}</p>",
             run.state.as_str(),
             Plain(run.agent.as_str()),
             run.id,
             ago(run.created_at, now),
             Plain(&run.prompt),
             at = exact(run.created_at),
+            more = if run.prompt.chars().count() >= 80 { "…" } else { "" },
         );
         if let Some(error) = &run.error {
             put!(out, "<p class=\"small error foreign\">{}</p>", Plain(error));
@@ -222,7 +222,7 @@ fn runs(out: &mut String, runs: &[RunOverview], now: i64) {
             (_, Some(end)) => put!(out, "<span>took {}</span>", span(end.saturating_sub(run.created_at))),
             (_, None) => put!(out, "<span>for {}</span>", span(now.saturating_sub(run.created_at))),
         }
-        if !run.usage.is_empty() {
+        if run.usage.output > 0 {
             put!(out, "<span>{} tokens written</span>", tokens(run.usage.output));
         }
         if run.usage.cost_micros > 0 {
@@ -236,10 +236,10 @@ fn runs(out: &mut String, runs: &[RunOverview], now: i64) {
 fn usage(out: &mut String, overview: &Overview) {
     let (today, month) = (&overview.usage.today, &overview.usage.month);
     let rows = [
-        ("Read by the model", tokens(today.input), tokens(month.input)),
+        ("Input", tokens(today.input), tokens(month.input)),
         ("Read from cache", tokens(today.cache_read), tokens(month.cache_read)),
         ("Written to cache", tokens(today.cache_write), tokens(month.cache_write)),
-        ("Written by the model", tokens(today.output), tokens(month.output)),
+        ("Output", tokens(today.output), tokens(month.output)),
         ("Estimated cost", dollars(today.cost_micros), dollars(month.cost_micros)),
     ];
     let (calls, errors) = (overview.usage.calls_today, overview.usage.errors_today);
@@ -264,12 +264,11 @@ fn machine(out: &mut String, overview: &Overview, now: i64) {
     put!(
         out,
         "<div class=\"card\"><dl class=\"facts\"><dt>Protection</dt><dd class=\"foreign\">{}</dd><dt>Memory free</dt><dd>{memory}</dd>\
-         <dt>Claude Code</dt><dd class=\"foreign\">{}</dd><dt>Skep</dt><dd class=\"foreign\">{}</dd><dt>Started</dt><dd>{}</dd></dl>\
+         <dt>Claude Code</dt><dd class=\"foreign\">{}</dd><dt>Skep is up</dt><dd>{}</dd></dl>\
          <ul class=\"chips\">",
         Plain(&machine.tier),
         Plain(claude),
-        Plain(&overview.version),
-        ago(overview.started_at, now),
+        span(now.saturating_sub(overview.started_at)),
     );
     for layer in &machine.layers {
         put!(out, "<li>{}</li>", Plain(layer));
@@ -289,9 +288,9 @@ mod tests {
     fn hostile_text_stays_text() {
         let page = document(&sample::overview(NOW), "abc", NOW);
         assert!(page.contains(
-            "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; reads ‹U+202E›txt.exe‹U+202C› and ␇bells"
+            "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; reads ‹U+202E›txt.exe‹U+202C› and ‹U+0007›bells"
         ));
-        assert!(page.contains("&lt;img src=x onerror=alert(1)&gt; مرحبا ␛[31mred␊second line"));
+        assert!(page.contains("&lt;img src=x onerror=alert(1)&gt; مرحبا ‹U+001B›[31mred↵second line"));
         assert_eq!(page.matches("<script").count(), 1);
         assert_eq!(page.matches("<img").count(), 0);
         let shown = |c: char| c == '\n' || !c.is_control() && !('\u{202a}'..='\u{202e}').contains(&c);

@@ -16,11 +16,7 @@ impl fmt::Display for Plain<'_> {
                 '>' => f.write_str("&gt;")?,
                 '"' => f.write_str("&quot;")?,
                 '\'' => f.write_str("&#39;")?,
-                // The pictures of the control characters stand in their order.
-                '\0'..='\u{1f}' => {
-                    f.write_char(char::from_u32(0x2400 + u32::from(character)).unwrap_or('�'))?
-                }
-                '\u{7f}' => f.write_char('␡')?,
+                '\n' => f.write_char('↵')?,
                 _ if is_hidden(character) => write!(f, "‹U+{:04X}›", u32::from(character))?,
                 _ => f.write_char(character)?,
             }
@@ -32,7 +28,7 @@ impl fmt::Display for Plain<'_> {
 /// Characters that show nothing or turn the text around them. Joiners stay: words and emoji need them.
 fn is_hidden(character: char) -> bool {
     matches!(character,
-        '\u{80}'..='\u{9f}' | '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}'
+        '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}'
         | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
         | '\u{e0000}'..='\u{e007f}')
 }
@@ -113,7 +109,7 @@ mod tests {
         let cases = [
             ("<script>'\"&", "&lt;script&gt;&#39;&quot;&amp;"),
             ("a\u{202e}b\u{2066}c", "a‹U+202E›b‹U+2066›c"),
-            ("\u{1b}[31m\r\n\0\u{7f}", "␛[31m␍␊␀␡"),
+            ("\u{1b}[31m\r\n\0\u{7f}", "‹U+001B›[31m‹U+000D›↵‹U+0000›‹U+007F›"),
             ("\u{200b}\u{feff}\u{9b}\u{e0041}", "‹U+200B›‹U+FEFF›‹U+009B›‹U+E0041›"),
             ("مرحبا 👩‍💻 ñ", "مرحبا 👩‍💻 ñ"),
         ];
