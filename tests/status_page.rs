@@ -1,5 +1,7 @@
 //! The status page in a real browser. Needs Chromium; without it the test says so and passes.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failure here is a failed test")]
+
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
