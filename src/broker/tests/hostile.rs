@@ -257,3 +257,25 @@ async fn connections_over_the_limit_wait_for_their_turn() {
     let reply = tokio::time::timeout(PATIENCE, Reply::read(&mut stream)).await.unwrap();
     assert_eq!(reply.status, 200);
 }
+
+#[tokio::test]
+async fn an_api_that_fails_at_tls_is_a_502_and_one_that_never_finishes_it_a_504() {
+    let api = BareApi::listen().await;
+    let door = Door::open(&api.url.replace("http://", "https://"), api_key());
+    let mut stream = door.send(messages(&prompt("hi", true), "")).await;
+    let (mut upstream, _) = api.listener.accept().await.unwrap();
+    upstream.write_all(b"HTTP/1.1 400 this is plain HTTP\r\n\r\n").await.unwrap();
+    let reply = Reply::read(&mut stream).await;
+    assert_eq!((reply.status, reply.error().0.as_str()), (502, "api_error"), "{}", reply.body);
+
+    let mut stream = door.send(messages(&prompt("hi", true), "")).await;
+    let (mut upstream, _) = api.listener.accept().await.unwrap();
+    let mut hello = [0; 16];
+    upstream.read_exact(&mut hello).await.unwrap();
+    assert!(!hello.starts_with(b"POST"), "nothing is sent in the clear");
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(31)).await;
+    tokio::time::resume();
+    let reply = Reply::read(&mut stream).await;
+    assert_eq!((reply.status, reply.error().0.as_str()), (504, "timeout_error"), "{}", reply.body);
+}

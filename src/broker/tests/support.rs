@@ -174,7 +174,7 @@ impl Drop for ScriptedApi {
 
 /// An API of bare bytes.
 pub(super) struct BareApi {
-    listener: TcpListener,
+    pub listener: TcpListener,
     pub url: String,
 }
 
