@@ -56,7 +56,7 @@ fn a_short_answer_takes_one_message_and_one_sign_of_life() {
 
 #[test]
 fn a_long_answer_streams_and_ends_complete_and_formatted() {
-    let body = "Words that come slowly, one after another, for quite a while. ".repeat(8);
+    let body = "Words that come slowly, one after another, for quite a while. ".repeat(20);
     let text = format!("# Title\n\n{body}\n\n```rust\nfn main() {{}}\n```\n\n- one\n- two");
     let w = world(json!([slow_reply("^tell", &text, 60)]));
     w.phone.says("tell me");
