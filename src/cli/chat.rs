@@ -52,7 +52,7 @@ impl Chat {
     pub(super) async fn run(self, paths: &Paths) -> Result<(), CliError> {
         // That nobody is there is said before anything is typed.
         client::single(paths, &Request::Version).await?;
-        let mut session = Session {
+        let session = Session {
             paths,
             thread: Thread { agent: self.agent, conversation: self.conversation },
             lines: read_lines()?,
