@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -49,6 +49,8 @@ pub(super) struct Actor {
     /// Model calls since the last ending.
     calls: Vec<ModelCall>,
     drained: Option<oneshot::Sender<()>>,
+    /// Notified when the memory of an idle cell is wanted elsewhere.
+    wish: Arc<Notify>,
     dead: bool,
 }
 
@@ -71,6 +73,7 @@ impl Actor {
             sources: HashMap::new(),
             calls: Vec::new(),
             drained: None,
+            wish: Arc::new(Notify::new()),
             dead: false,
         }
     }
@@ -88,6 +91,7 @@ impl Actor {
                     self.starting = None;
                     Some(self.started(started))
                 }
+                () = self.wish.notified() => Some(Input::Yield),
                 timer = next_timer(&self.timers) => {
                     self.timers.remove(&timer);
                     Some(Input::Timer(timer))
@@ -417,6 +421,7 @@ impl Actor {
                 cell,
             },
             self.live.as_ref().map(|live| Arc::clone(&live.control)),
+            &self.wish,
         );
     }
 }

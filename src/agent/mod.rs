@@ -6,6 +6,7 @@
 //! Invariant: a run reaches an actor only after its row is committed, and leaves it only by a committed ending.
 
 mod actor;
+mod admission;
 mod cell;
 mod registry;
 mod session;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+pub use admission::memory_available;
 pub use cell::{BROKER_PORT, CLAUDE_IN_CELL, CellError, Cells, LiveCell, Program, layers};
 pub use registry::{Entry, Registry};
 

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::actor::now;
 use super::cell::{BROKER_PORT, CLAUDE_IN_CELL, Program};
 use super::session::StartFailure;
-use super::{Context, chain};
+use super::{Context, admission, chain};
 use crate::claude::{
     self, Claude, ClaudeEvent, Command, Control, CredentialKind, Invocation, Mode, Opening, SpawnError,
     StartError,
@@ -71,6 +71,7 @@ pub(super) async fn start(
         broker_port: BROKER_PORT,
         credential: context.credential.unwrap_or(CredentialKind::ApiKey),
     };
+    admission::make_room(&context.registry).await;
     let mut opened = None;
     let keep = &mut opened;
     let spawn = |command: Command, stdio| async move {

@@ -152,7 +152,7 @@ impl Cli {
             Command::Ask(ask) => block_on(ask.run(&paths))??,
             Command::Chat(chat) => block_on(chat.run(&paths))??,
             Command::Pair(form) => block_on(pair::run(&paths, form))??,
-            Command::Exec(exec) => return block_on(exec.run(&paths))?,
+            Command::Exec(exec) => return exec.run(&paths),
             Command::Reload => block_on(reload::run(&paths))??,
             Command::HashPassword => hash_password::run()?,
             Command::Completion { shell } => completion(shell)?,
