@@ -56,6 +56,14 @@ impl Env {
     }
 
     pub fn with(change: impl FnOnce(&mut LauncherConfig)) -> Env {
+        let env = Env::unchecked(change);
+        let report = env.launcher.capabilities();
+        assert!(report.user_namespaces(), "{:?}", report.missing());
+        env
+    }
+
+    /// Also where the helper's own trial launch failed.
+    pub fn unchecked(change: impl FnOnce(&mut LauncherConfig)) -> Env {
         let root = tempfile::tempdir().expect("temporary directory");
         let mut config = LauncherConfig::new(HELPER.into());
         let canary = root.path().join("canary");
@@ -63,7 +71,6 @@ impl Env {
         config.canary = Some(canary);
         change(&mut config);
         let launcher = Launcher::start(config).expect("the helper starts");
-        assert!(launcher.capabilities().user_namespaces(), "{:?}", launcher.capabilities().missing());
         let slot = launcher.capabilities().per_agent_uids.then_some(1);
         let env = Env { launcher, root, slot };
         for dir in [env.workspace(), env.home()] {
