@@ -93,7 +93,10 @@ fn memory(bench: &Bench, out: &mut impl std::io::Write) -> Outcome<()> {
     let sum: u64 = reapers.iter().sum();
     writeln!(out, "helper PSS: {alone} KiB alone, {shared} KiB while {} cells share its pages", cells.len())?;
     let each = (sum + shared).saturating_sub(alone) / reapers.len() as u64;
-    writeln!(out, "per live cell, besides its command: one process, {each} KiB PSS more in all (reapers {reapers:?})")?;
+    writeln!(
+        out,
+        "per live cell, besides its command: one process, {each} KiB PSS more in all (reapers {reapers:?})"
+    )?;
     Ok(())
 }
 

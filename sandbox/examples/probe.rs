@@ -3,8 +3,10 @@
 //!
 //! Raw system calls on purpose: the suite must not depend on what a C library refuses by itself.
 
-#![expect(clippy::disallowed_methods, reason = "an attacker starts what it likes")]
-#![expect(clippy::undocumented_unsafe_blocks, reason = "an attacker's calls are unsound by nature; none is shipped")]
+#![expect(
+    clippy::undocumented_unsafe_blocks,
+    reason = "an attacker's calls are unsound by nature; none is shipped"
+)]
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -127,7 +129,9 @@ fn files(action: &str) -> Option<i32> {
         "create" => of(std::fs::write(path, b"x")),
         "truncate" => of(std::fs::File::options().write(true).truncate(true).open(path)),
         "unlink" => of(std::fs::remove_file(path)),
-        "hardlink" => of(std::fs::hard_link(path, "stolen").inspect(|()| drop(std::fs::remove_file("stolen")))),
+        "hardlink" => {
+            of(std::fs::hard_link(path, "stolen").inspect(|()| drop(std::fs::remove_file("stolen"))))
+        }
         "mknod-block" => {
             let result = raw!(SYS_mknodat, AT_FDCWD, path_c.as_ptr(), S_IFBLK | 0o600, makedev(7, 0));
             let _ = std::fs::remove_file(path);

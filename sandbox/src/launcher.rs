@@ -267,7 +267,10 @@ impl Launcher {
         let mut guard = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         let socket = guard.as_ref().ok_or(LaunchError::HelperGone)?;
         let answer = call(socket, bytes, fds, max_fds);
-        if matches!(answer, Err(LaunchError::HelperSilent | LaunchError::Protocol | LaunchError::Socket { .. })) {
+        if matches!(
+            answer,
+            Err(LaunchError::HelperSilent | LaunchError::Protocol | LaunchError::Socket { .. })
+        ) {
             // Request and reply no longer pair up: give the helper up, which ends every cell.
             *guard = None;
         }

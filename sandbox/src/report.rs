@@ -54,7 +54,11 @@ steps! {
 
 impl Step {
     pub(crate) fn code(self) -> u8 {
-        Step::ALL.iter().position(|step| *step == self).and_then(|at| u8::try_from(at).ok()).unwrap_or(u8::MAX)
+        Step::ALL
+            .iter()
+            .position(|step| *step == self)
+            .and_then(|at| u8::try_from(at).ok())
+            .unwrap_or(u8::MAX)
     }
 
     pub(crate) fn from_code(code: u8) -> Result<Step, DecodeError> {
@@ -185,7 +189,9 @@ impl Enforced {
 
     pub(crate) fn encode(&self, out: &mut Encoder) {
         out.u32(self.uid).u32(self.gid).flag(self.own_uid).u32(self.groups).flag(self.no_new_privs);
-        out.u32(self.seccomp_mode).option_u64(self.seccomp_filters.map(u64::from)).flag(self.capabilities_zero);
+        out.u32(self.seccomp_mode)
+            .option_u64(self.seccomp_filters.map(u64::from))
+            .flag(self.capabilities_zero);
         out.length(self.namespaces.len());
         for name in &self.namespaces {
             out.text(name);

@@ -90,7 +90,9 @@ pub struct CellSpec {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "each message is the documentation of its variant")]
 pub enum SpecError {
-    #[error("agent name {0:?} must be 1 to 32 characters of a-z, 0-9 and '-', not starting or ending with '-'")]
+    #[error(
+        "agent name {0:?} must be 1 to 32 characters of a-z, 0-9 and '-', not starting or ending with '-'"
+    )]
     AgentName(String),
     #[error("{what} must be an absolute path without '.', '..' or a NUL byte: {path:?}")]
     Path { what: &'static str, path: PathBuf },
@@ -114,7 +116,9 @@ pub enum SpecError {
     ListenerPort,
     #[error("limit {what} must be between {least} and {most}")]
     Limit { what: &'static str, least: u64, most: u64 },
-    #[error("the request is {size} bytes long; at most {most} fit, so shorten arguments, environment or files")]
+    #[error(
+        "the request is {size} bytes long; at most {most} fit, so shorten arguments, environment or files"
+    )]
     TooLarge { size: usize, most: usize },
 }
 
@@ -303,7 +307,8 @@ fn check_etc(files: &[(PathBuf, Vec<u8>)]) -> Result<(), SpecError> {
             && !path.as_os_str().as_bytes().ends_with(b"/")
             && !has_nul(path.as_os_str());
         let taken = ETC_TAKEN.iter().any(|name| path.starts_with(name));
-        let clash = files[..index].iter().any(|(other, _)| other.starts_with(path) || path.starts_with(other));
+        let clash =
+            files[..index].iter().any(|(other, _)| other.starts_with(path) || path.starts_with(other));
         if !plain || taken || clash {
             return Err(SpecError::EtcPath(path.clone()));
         }

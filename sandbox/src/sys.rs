@@ -68,7 +68,8 @@ pub(crate) fn clone3(flags: c_int, cgroup: Option<BorrowedFd<'_>>) -> Result<For
     }
     // SAFETY: the structure is complete and outlives the call; without CLONE_VM the child gets a copy of this
     // single-threaded process, so both sides may go on using everything.
-    let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) })?;
+    let pid =
+        Errno::result(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) })?;
     Ok(if pid == 0 { Fork::Child } else { Fork::Parent(pid as i32, Some(own(pidfd))) })
 }
 
@@ -209,9 +210,8 @@ pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: c_int) -> Result<
 pub(crate) fn landlock_abi() -> Option<u32> {
     const VERSION: c_int = 1;
     // SAFETY: a null attribute with size 0 and this flag only asks for the version.
-    let answer = unsafe {
-        libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, VERSION)
-    };
+    let answer =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, VERSION) };
     u32::try_from(answer).ok().filter(|abi| *abi > 0)
 }
 
@@ -237,7 +237,8 @@ pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> Result<()> {
     // `IFF_UP` alone: the kernel keeps `IFF_LOOPBACK` and sets `IFF_RUNNING` itself.
     request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
     // SAFETY: SIOCSIFFLAGS reads one ifreq, which outlives the call.
-    Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw mut request) }).map(drop)
+    Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw mut request) })
+        .map(drop)
 }
 
 trait CastSignedChar {

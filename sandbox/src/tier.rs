@@ -105,7 +105,9 @@ impl HelperReport {
         if let Some(problem) = &self.cgroup_problem {
             list.push(format!("the cgroup subtree cannot be used: {problem}. The unit needs Delegate=yes"));
         } else if !self.cgroup_configured {
-            list.push("no cgroup subtree: run under systemd with Delegate=yes for limits per cell".to_owned());
+            list.push(
+                "no cgroup subtree: run under systemd with Delegate=yes for limits per cell".to_owned(),
+            );
         } else {
             if !self.has_controller("memory") {
                 list.push(
@@ -120,7 +122,9 @@ impl HelperReport {
                 }
             }
             if !self.cgroup_kill {
-                list.push("no cgroup.kill (kernel before 5.14): cells end by killing their first process".into());
+                list.push(
+                    "no cgroup.kill (kernel before 5.14): cells end by killing their first process".into(),
+                );
             }
         }
         match self.landlock {
@@ -189,9 +193,11 @@ fn trial_fix(failed: &StepError) -> String {
         return "Set kernel.unprivileged_userns_clone=1 with sysctl".to_owned();
     }
     match failed.step {
-        Step::Proc => "Mounts over parts of /proc are in the way: the unit must not hide them, and a container \
+        Step::Proc => {
+            "Mounts over parts of /proc are in the way: the unit must not hide them, and a container \
                        must allow nested /proc mounts"
-            .to_owned(),
+                .to_owned()
+        }
         Step::Namespaces | Step::UidMap => {
             "Inside a container the host must allow nested user namespaces".to_owned()
         }
@@ -218,7 +224,8 @@ mod tests {
     #[test]
     fn each_missing_layer_lowers_the_tier_and_is_named() {
         assert_eq!((full().tier(), full().missing()), (Tier::T0, Vec::new()));
-        let table: [(Tier, fn(&mut HelperReport), &str); 6] = [
+        type Change = fn(&mut HelperReport);
+        let table: [(Tier, Change, &str); 6] = [
             (Tier::T1, |r| r.landlock = None, "no Landlock"),
             (Tier::T1, |r| r.landlock = Some(2), "Landlock ABI 2"),
             (Tier::T2, |r| r.controllers.retain(|c| c != "memory"), "cgroup_enable=memory"),

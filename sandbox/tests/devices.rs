@@ -1,5 +1,7 @@
 //! Devices: five harmless ones; no terminal; none can be made.
 
+#![expect(clippy::expect_used, reason = "a test fails by panicking, in its helpers too")]
+
 mod harness;
 
 use std::os::fd::OwnedFd;
@@ -12,8 +14,7 @@ use skep_sandbox::{CellSpec, End, LaunchError};
 fn the_device_directory_holds_what_programs_need_and_nothing_else() {
     let env = Env::new();
     let names: Vec<String> = env.sh_ok("ls /dev").lines().map(str::to_owned).collect();
-    let expected =
-        ["fd", "full", "null", "random", "shm", "stderr", "stdin", "stdout", "urandom", "zero"];
+    let expected = ["fd", "full", "null", "random", "shm", "stderr", "stdin", "stdout", "urandom", "zero"];
     assert_eq!(names, expected);
     let text = env.sh_ok("echo x > /dev/null; head -c4 /dev/zero | wc -c; head -c4 /dev/urandom | wc -c; echo via > /dev/stdout");
     assert_eq!(text, "4\n4\nvia\n");
@@ -25,7 +26,14 @@ fn no_device_can_be_made_or_found() {
     let env = Env::new();
     let make = ["mknod-block:./disk", "mknod-char:./mem"];
     env.denied(Control::WorksForRoot, &[EPERM], &make);
-    let absent = ["read:/dev/mem", "read:/dev/kmsg", "read:/dev/sda", "read:/dev/vda", "read:/dev/ptmx", "read:/dev/kvm"];
+    let absent = [
+        "read:/dev/mem",
+        "read:/dev/kmsg",
+        "read:/dev/sda",
+        "read:/dev/vda",
+        "read:/dev/ptmx",
+        "read:/dev/kvm",
+    ];
     env.denied(Control::NotTried, &[ENOENT], &absent);
     env.denied(Control::NotTried, &[ENOENT, ENXIO], &["read:/dev/tty"]);
     assert_ne!(env.sh("chmod 600 /dev/null").status.end, End::Exited(0));

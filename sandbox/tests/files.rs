@@ -1,5 +1,7 @@
 //! What of the host's files a cell can see and change: nothing but what was bound.
 
+#![expect(clippy::expect_used, reason = "a test fails by panicking, in its helpers too")]
+
 mod harness;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -28,7 +30,11 @@ fn secrets_of_the_host_are_not_in_the_tree() {
     let secret = format!("read:{}", secret.display());
     env.denied(Control::Works, &[ENOENT], &[&secret]);
     env.denied(Control::WorksForRoot, &[ENOENT], &["read:/etc/shadow", "list:/root", "read:/proc/kallsyms"]);
-    env.denied(Control::NotTried, &[ENOENT], &["list:/run", "list:/sys", "list:/var/lib", "list:/srv", "list:/boot"]);
+    env.denied(
+        Control::NotTried,
+        &[ENOENT],
+        &["list:/run", "list:/sys", "list:/var/lib", "list:/srv", "list:/boot"],
+    );
     assert_eq!(env.sh_ok("ls -A /home").trim(), "agent");
 }
 
@@ -65,7 +71,10 @@ fn generated_files_are_there_and_read_only() {
     let mut parts = env.parts(&["/bin/sh", "-c", "cat /etc/claude-code/managed-settings.json; id; hostname"]);
     parts.etc_files.push(("claude-code/managed-settings.json".into(), b"{\"x\":1}\n".to_vec()));
     let text = env.run_parts(parts.clone()).text;
-    assert!(text.contains("{\"x\":1}") && text.contains("uid=1000(agent)") && text.ends_with("bee\n"), "{text}");
+    assert!(
+        text.contains("{\"x\":1}") && text.contains("uid=1000(agent)") && text.ends_with("bee\n"),
+        "{text}"
+    );
     parts.argv[2] = "echo x > /etc/claude-code/managed-settings.json || rm -f /etc/claude-code/managed-settings.json || mv /etc/claude-code /etc/x".into();
     assert_ne!(env.run_parts(parts).status.end, skep_sandbox::End::Exited(0));
 }
@@ -118,8 +127,16 @@ fn links_do_not_carry_files_in_or_out() {
     let secret = env.root.path().join("secret");
     std::fs::write(&secret, "token").expect("secret");
     std::os::unix::fs::symlink(&secret, env.workspace().join("link")).expect("link");
-    env.denied(Control::NotTried, &[ENOENT], &["read:/workspace/link", "read:/workspace/link/", "read:/workspace//link"]);
-    env.denied(Control::NotTried, &[EXDEV, EPERM, EROFS, EACCES], &["hardlink:/usr/bin/env", "hardlink:/etc/passwd"]);
+    env.denied(
+        Control::NotTried,
+        &[ENOENT],
+        &["read:/workspace/link", "read:/workspace/link/", "read:/workspace//link"],
+    );
+    env.denied(
+        Control::NotTried,
+        &[EXDEV, EPERM, EROFS, EACCES],
+        &["hardlink:/usr/bin/env", "hardlink:/etc/passwd"],
+    );
     let walk = "read:/proc/self/cwd/../../../../../etc/shadow";
     env.denied(Control::NotTried, &[ENOENT], &[walk, "read:/proc/self/root/etc/shadow"]);
 }

@@ -1,5 +1,7 @@
 //! Launch integrity: it was really applied, or it did not start; and nothing is left behind.
 
+#![expect(clippy::expect_used, reason = "a test fails by panicking, in its helpers too")]
+
 mod harness;
 
 use std::collections::BTreeSet;
@@ -33,7 +35,10 @@ fn the_report_says_what_the_kernel_says() {
     assert!(report.seccomp_filters.is_none_or(|count| count >= 2));
     assert_eq!(report.landlock, env.launcher.capabilities().landlock);
     let host = std::fs::read_to_string(format!("/proc/{}/status", cell.pid())).expect("status");
-    assert!(host.lines().any(|line| line.starts_with("Uid:") && line.contains(&report.uid.to_string())), "{host}");
+    assert!(
+        host.lines().any(|line| line.starts_with("Uid:") && line.contains(&report.uid.to_string())),
+        "{host}"
+    );
     let text = report.to_string();
     assert!(text.contains("canary hidden: yes") && !text.contains("NO"), "{text}");
 }
@@ -46,7 +51,9 @@ fn a_step_that_fails_is_named_and_nothing_is_executed_or_left() {
         let before = descriptors(helper);
         for _ in 0..3 {
             match env.try_start(env.parts(&["/bin/sh", "-c", "echo ran > /workspace/ran"])) {
-                Err(LaunchError::Step { step: named, errno, .. }) => assert_eq!((named, errno), (*step, libc::EIO)),
+                Err(LaunchError::Step { step: named, errno, .. }) => {
+                    assert_eq!((named, errno), (*step, libc::EIO))
+                }
                 other => panic!("{step}: {other:?}"),
             }
         }
@@ -190,7 +197,10 @@ fn two_agents_cannot_read_each_other() {
     assert_ne!(env.run_parts(parts.clone()).status.end, End::Exited(0));
     parts.workspace = other;
     let refused = env.try_start(parts);
-    assert!(matches!(refused, Err(LaunchError::Step { step: Step::Exec, errno: libc::EACCES, .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(LaunchError::Step { step: Step::Exec, errno: libc::EACCES, .. })),
+        "{refused:?}"
+    );
 }
 
 #[test]

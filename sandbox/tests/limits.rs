@@ -1,5 +1,7 @@
 //! Limits: one cell's hunger is its own problem.
 
+#![expect(clippy::expect_used, reason = "a test fails by panicking, in its helpers too")]
+
 mod harness;
 
 use std::time::{Duration, Instant};
@@ -22,12 +24,14 @@ fn a_fork_bomb_stops_at_the_limit_while_another_cell_works() {
     parts.limits.pids = 40;
     let (bomb, _reader) = env.start(parts);
     std::thread::sleep(Duration::from_millis(300));
-    let count = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", bomb.pid())).expect("children");
+    let count =
+        std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", bomb.pid())).expect("children");
     assert!(count.split_whitespace().count() < 60, "{count}");
     let started = Instant::now();
     assert_eq!(env.sh_ok("for i in 1 2 3; do true | cat; done; echo fine"), "fine\n");
     assert!(started.elapsed() < Duration::from_secs(3));
-    let output = limited(&env, "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 1 & done; wait", |l| l.pids = 6);
+    let output =
+        limited(&env, "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 1 & done; wait", |l| l.pids = 6);
     assert_ne!(output.status.end, End::Exited(0), "{}", output.text);
 }
 
@@ -53,7 +57,10 @@ fn no_limit_can_be_raised() {
 fn the_core_limit_that_keeps_host_handlers_away_stays_exactly_one() {
     let env = Env::new();
     env.denied(Control::Works, &[EINVAL], &["lower-core"]);
-    assert_eq!(env.sh_ok("grep -i 'core file' /proc/self/limits | tr -s ' '"), "Max core file size 1 1 bytes \n");
+    assert_eq!(
+        env.sh_ok("grep -i 'core file' /proc/self/limits | tr -s ' '"),
+        "Max core file size 1 1 bytes \n"
+    );
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Network: an empty namespace with a loopback, one listener handed out, and few kinds of socket.
 
+#![expect(clippy::expect_used, reason = "a test fails by panicking, in its helpers too")]
+
 mod harness;
 
 use std::io::{Read, Write};
@@ -20,7 +22,19 @@ fn only_tcp_and_unix_sockets_exist() {
         Control::NotTried,
         &[EPERM, EAFNOSUPPORT],
         &[
-            "ping", "sctp", "mptcp", "dccp", "vsock", "alg", "bluetooth", "key", "tipc", "xdp", "smc", "rds", "qipcrtr",
+            "ping",
+            "sctp",
+            "mptcp",
+            "dccp",
+            "vsock",
+            "alg",
+            "bluetooth",
+            "key",
+            "tipc",
+            "xdp",
+            "smc",
+            "rds",
+            "qipcrtr",
             "can",
         ],
     );
@@ -35,7 +49,12 @@ fn nothing_on_the_host_or_beyond_is_reachable() {
     env.denied(
         Control::NotTried,
         &[ENETUNREACH],
-        &["connect-tcp:169.254.169.254:80", "connect-tcp:8.8.8.8:53", "connect-tcp:10.0.2.2:80", "connect-tcp:[2001:db8::1]:80"],
+        &[
+            "connect-tcp:169.254.169.254:80",
+            "connect-tcp:8.8.8.8:53",
+            "connect-tcp:10.0.2.2:80",
+            "connect-tcp:[2001:db8::1]:80",
+        ],
     );
     let text = env.sh("getent hosts example.com; cat /proc/self/net/dev | tail -n +3 | cut -d: -f1").text;
     assert_eq!(text.trim(), "lo");
@@ -71,7 +90,9 @@ fn the_listener_is_served_from_outside_and_exists_only_inside() {
         // Non-blocking, as the daemon's runtime needs it.
         match listener.accept() {
             Ok((stream, _)) => break stream,
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => assert!(Instant::now() < deadline),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                assert!(Instant::now() < deadline)
+            }
             Err(error) => panic!("{error}"),
         }
         std::thread::sleep(Duration::from_millis(5));
@@ -81,7 +102,10 @@ fn the_listener_is_served_from_outside_and_exists_only_inside() {
     stream.read_exact(&mut bytes).expect("read");
     assert_eq!(&bytes, b"ping\n");
     let outside = std::net::TcpStream::connect("127.0.0.1:8080");
-    assert!(outside.is_err() || outside.and_then(|s| s.peer_addr()).is_ok_and(|a| a != listener.local_addr().expect("a")) );
+    assert!(
+        outside.is_err()
+            || outside.and_then(|s| s.peer_addr()).is_ok_and(|a| a != listener.local_addr().expect("a"))
+    );
     stream.write_all(b"pong\n").expect("write");
     drop(stream);
     let mut text = String::new();

@@ -1,5 +1,7 @@
 //! Processes: nobody else's can be seen, signalled or read, and nothing outlives its cell.
 
+#![expect(clippy::expect_used, reason = "a test fails by panicking, in its helpers too")]
+
 mod harness;
 
 use std::io::{BufRead, BufReader};
@@ -34,7 +36,13 @@ fn host_processes_are_neither_seen_nor_reached() {
 fn the_reaper_cannot_be_traced_or_read() {
     let env = Env::new();
     env.denied(Control::NotTried, &[EPERM], &["ptrace:1", "vm-read:1", "kcmp", "pidfd-getfd"]);
-    let read = ["read:/proc/1/mem", "read:/proc/1/environ", "read:/proc/1/maps", "list:/proc/1/fd", "list:/proc/1/root/"];
+    let read = [
+        "read:/proc/1/mem",
+        "read:/proc/1/environ",
+        "read:/proc/1/maps",
+        "list:/proc/1/fd",
+        "list:/proc/1/root/",
+    ];
     env.denied(Control::NotTried, &[ENOENT, EACCES, EPERM], &read);
 }
 

@@ -1,5 +1,7 @@
 //! The helper and bad requests: refused, alive, nothing started.
 
+#![expect(clippy::expect_used, reason = "a test fails by panicking, in its helpers too")]
+
 mod harness;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,7 +26,8 @@ impl Drop for Raw {
 #[expect(clippy::disallowed_methods, reason = "speaks to the helper without the launcher between")]
 fn helper(kind: SockType) -> Raw {
     let (socket, theirs) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC).expect("pair");
-    let child = Command::new(HELPER).stdin(Stdio::from(theirs)).stderr(Stdio::null()).spawn().expect("helper");
+    let child =
+        Command::new(HELPER).stdin(Stdio::from(theirs)).stderr(Stdio::null()).spawn().expect("helper");
     Raw { socket, child }
 }
 
@@ -67,7 +70,11 @@ fn malformed_truncated_and_replayed_requests_are_refused_and_the_helper_lives() 
         assert_eq!(raw.ask(&good[..cut], 0), 5, "cut at {cut}");
     }
     assert_eq!(raw.ask(&[2; 100], 0), 5);
-    assert_eq!(raw.ask(&[3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0), 5, "prepare before the first message");
+    assert_eq!(
+        raw.ask(&[3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0),
+        5,
+        "prepare before the first message"
+    );
     assert_eq!(raw.ask(&hello(0), 0), 5, "a range that holds root");
     assert_eq!(raw.ask(&hello(1000), 0), 5, "a range that holds people");
     assert_eq!(raw.ask(&hello(u32::MAX - 10), 0), 5, "a range past the end");

@@ -1,5 +1,7 @@
 //! Ordinary tools work in a cell: a wall that breaks them would be switched off.
 
+#![expect(clippy::expect_used, reason = "a test fails by panicking, in its helpers too")]
+
 mod harness;
 
 use harness::{Env, skip};
@@ -28,7 +30,9 @@ fn a_shell_pipeline_with_files_links_and_locks() {
 fn a_c_program_is_compiled_and_run() {
     let env = Env::new();
     if has(&env, "gcc") {
-        let text = env.sh_ok("printf '#include <stdio.h>\\nint main(){puts(\"built\");}' > a.c && gcc -O1 a.c -o a && ./a");
+        let text = env.sh_ok(
+            "printf '#include <stdio.h>\\nint main(){puts(\"built\");}' > a.c && gcc -O1 a.c -o a && ./a",
+        );
         assert_eq!(text, "built\n");
     }
 }

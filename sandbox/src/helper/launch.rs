@@ -173,7 +173,8 @@ fn own_pipes(settings: &Settings, ids: Ids, stdio: &[OwnedFd; 3]) -> Done {
         let stat = fstat(stream).at(Step::Descriptors, "look at a standard stream")?;
         let is_pipe = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFIFO.bits();
         if is_pipe && stat.st_uid == settings.uid.as_raw() {
-            fchown(stream, Some(Uid::from_raw(ids.host_uid)), None).at(Step::Descriptors, "give a pipe away")?;
+            fchown(stream, Some(Uid::from_raw(ids.host_uid)), None)
+                .at(Step::Descriptors, "give a pipe away")?;
         }
     }
     Ok(())
