@@ -39,14 +39,18 @@ impl Bench {
         Ok(self.launcher.launch(&spec, [null()?, null()?, null()?])?)
     }
 
-    fn ours(&self) -> Outcome<Duration> {
+    /// Until the program runs, until its end is known, until the cell is gone from the machine.
+    fn ours(&self) -> Outcome<[Duration; 3]> {
         let start = Instant::now();
         let mut cell = self.cell(&[PROGRAM])?;
-        let mut bytes = Vec::new();
-        let exit = cell.take_exit().ok_or("no exit pipe")?;
-        std::io::Read::read_to_end(&mut fs::File::from(exit), &mut bytes)?;
-        assert_eq!(bytes, b"E\0", "the program must have run and ended well");
-        Ok(start.elapsed())
+        let running = start.elapsed();
+        let mut exit = fs::File::from(cell.take_exit().ok_or("no exit pipe")?);
+        let mut record = [0; 2];
+        std::io::Read::read_exact(&mut exit, &mut record)?;
+        let ended = start.elapsed();
+        assert_eq!(&record, b"E\0", "the program must have run and ended well");
+        std::io::Read::read_to_end(&mut exit, &mut Vec::new())?;
+        Ok([running, ended, start.elapsed()])
     }
 }
 
@@ -71,7 +75,7 @@ fn bwrap(workspace: &str) -> Vec<&str> {
 
 fn median(mut times: Vec<Duration>) -> f64 {
     times.sort_unstable();
-    times[times.len() / 2].as_secs_f64() * 1000.0
+    times.get(times.len() / 2).map_or(f64::NAN, |time| time.as_secs_f64() * 1000.0)
 }
 
 fn pss(pid: i32) -> Outcome<u64> {
@@ -119,27 +123,28 @@ fn main() -> Outcome<()> {
     fs::create_dir_all(&spare)?;
     let has_bwrap = Path::new("/usr/bin/bwrap").exists();
     let bwrap = bwrap(spare.to_str().ok_or("temporary directory is not UTF-8")?);
-    let mut times: [Vec<Duration>; 3] = Default::default();
+    let mut times: [Vec<Duration>; 5] = Default::default();
     for round in 0..rounds + 3 {
+        let keep = round >= 3;
         for turn in 0..3 {
             // Another order each round, so that no variant always follows the same one.
             let variant = if round % 2 == 0 { (turn + round) % 3 } else { (round + 5 - turn) % 3 };
-            let time = match variant {
-                0 => run(&[PROGRAM])?,
-                1 => bench.ours()?,
-                _ if has_bwrap => run(&bwrap)?,
-                _ => continue,
+            let found: Vec<(usize, Duration)> = match variant {
+                0 => vec![(0, run(&[PROGRAM])?)],
+                1 => (1..).zip(bench.ours()?).collect(),
+                _ if has_bwrap => vec![(4, run(&bwrap)?)],
+                _ => Vec::new(),
             };
-            if round >= 3 {
-                times[variant].push(time);
-            }
+            found.into_iter().filter(|_| keep).for_each(|(at, time)| times[at].push(time));
         }
     }
-    let [plain, ours, other] = times.map(|each| if each.is_empty() { f64::NAN } else { median(each) });
-    writeln!(out, "{rounds} rounds, interleaved, medians of launch to end of {PROGRAM}:")?;
-    writeln!(out, "  plain fork+exec   {plain:.3} ms  1.0")?;
-    writeln!(out, "  cell (all layers) {ours:.3} ms  {:.2}", ours / plain)?;
-    writeln!(out, "  bwrap (no seccomp, no Landlock, no limits) {other:.3} ms  {:.2}", other / plain)?;
+    let [plain, running, ended, gone, other] = times.map(median);
+    writeln!(out, "{rounds} rounds, interleaved, medians, {PROGRAM}:")?;
+    writeln!(out, "  plain fork+exec+wait               {plain:.3} ms  1.00")?;
+    writeln!(out, "  cell, until it executes            {running:.3} ms  {:.2}", running / plain)?;
+    writeln!(out, "  cell, until its end is known       {ended:.3} ms  {:.2}", ended / plain)?;
+    writeln!(out, "  cell, until nothing of it is left  {gone:.3} ms  {:.2}", gone / plain)?;
+    writeln!(out, "  bwrap, until it ends (no seccomp, Landlock, limits) {other:.3} ms  {:.2}", other / plain)?;
     drop(bench);
     fs::remove_dir_all(root)?;
     Ok(())

@@ -287,8 +287,13 @@ fn sockets(action: &str) -> Option<i32> {
 }
 
 fn isolate() {
-    let user = if unsafe { geteuid() } == 0 { 0 } else { CLONE_NEWUSER };
+    let uid = unsafe { geteuid() };
+    let user = if uid == 0 { 0 } else { CLONE_NEWUSER };
     assert_eq!(raw!(SYS_unshare, user | CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC), 0, "isolate");
+    if uid != 0 {
+        // An unmapped user may not make a further user namespace.
+        assert_eq!(of(std::fs::write("/proc/self/uid_map", format!("0 {uid} 1"))), 0, "map");
+    }
     assert_eq!(mount(c"", c"/", c"", MS_REC | MS_PRIVATE), 0, "private");
 }
 
