@@ -1,10 +1,14 @@
 //! Runs one command in a cell: namespaces, seccomp, Landlock, cgroups, no privileges.
 mod cell;
 mod codec;
+#[doc(hidden)]
+pub mod helper;
 mod launcher;
 mod passing;
+mod policy;
 mod report;
 mod spec;
+mod steps;
 mod sys;
 mod tier;
 mod wire;
