@@ -1,4 +1,5 @@
 //! The real `skep` program against a control socket whose answers the test gives.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![expect(clippy::disallowed_methods, reason = "the program under test is started as its owner would")]
 
 use std::fs::File;
