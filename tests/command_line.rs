@@ -42,7 +42,7 @@ impl Daemon {
 
     async fn call(&mut self) -> (Request, mpsc::Sender<Reply>) {
         let waited = tokio::time::timeout(Duration::from_secs(20), self.calls.recv()).await;
-        let call = waited.expect("no request came").unwrap();
+        let call = waited.unwrap().unwrap();
         (call.request, call.reply)
     }
 

@@ -33,24 +33,29 @@ fn variable(text: &str) -> Result<(String, String), String> {
 }
 
 impl Exec {
-    /// The command's own exit code.
-    pub(super) async fn run(self, paths: &Paths) -> Result<u8, CliError> {
+    /// The command's own exit code. Without a daemon the command is run by this process alone.
+    pub(super) fn run(self, paths: &Paths) -> Result<u8, CliError> {
+        match super::block_on(self.through_daemon(paths))? {
+            // The runtime is gone by now: the sandbox helper is forked from a single thread here too.
+            Err(missing @ CliError::NotRunning { .. }) => self.alone(paths, missing),
+            ended => ended,
+        }
+    }
+
+    async fn through_daemon(&self, paths: &Paths) -> Result<u8, CliError> {
         let request =
             Request::Exec { agent: self.agent.clone(), argv: self.argv.clone(), env: self.env.clone() };
         let (input, output, errors) = (io::stdin(), io::stdout(), io::stderr());
         let terminal = [input.as_fd(), output.as_fd(), errors.as_fd()];
-        let mut connection = match client::open_with(paths, &request, &terminal).await {
-            Err(error @ CliError::NotRunning { .. }) => return alone(paths, &self, error),
-            connection => connection?,
-        };
+        let mut connection = client::open_with(paths, &request, &terminal).await?;
         match connection.expect_next().await? {
             Reply::Exit { code } => Ok(u8::try_from(code & 0xff).unwrap_or(u8::MAX)),
             _ => Err(client::unexpected()),
         }
     }
-}
 
-/// The hook for a cell without a daemon. `missing` is what to say while there is none.
-fn alone(_paths: &Paths, _exec: &Exec, missing: CliError) -> Result<u8, CliError> {
-    Err(missing)
+    /// The hook for a cell without a daemon. `missing` is what to say while there is none.
+    fn alone(&self, _paths: &Paths, missing: CliError) -> Result<u8, CliError> {
+        Err(missing)
+    }
 }
