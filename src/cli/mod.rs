@@ -169,7 +169,11 @@ fn agent_name(text: &str) -> Result<AgentName, crate::model::AgentNameError> {
 
 fn paths(flag: Option<&Path>, variable: Option<OsString>) -> Paths {
     let variable = variable.filter(|value| !value.is_empty()).map(PathBuf::from);
-    flag.map(Path::to_owned).or(variable).map_or_else(Paths::installed, |state| Paths::under(&state))
+    match flag.map(Path::to_owned).or(variable) {
+        // From the root on: the daemon and its helper name these places from other directories too.
+        Some(state) => Paths::under(&std::path::absolute(&state).unwrap_or(state)),
+        None => Paths::installed(),
+    }
 }
 
 /// A runtime of one thread, for one command.

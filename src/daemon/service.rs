@@ -102,7 +102,7 @@ pub(super) async fn serve(parts: Parts) -> Result<(), DaemonError> {
         store: store.clone(),
         agents: agents.clone(),
         settings: settings.clone(),
-        overview: overview.subscribe(),
+        observer: observer.clone(),
         access: access.clone(),
         announcer: announcer.clone(),
     };
