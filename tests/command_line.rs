@@ -253,16 +253,9 @@ async fn without_a_daemon_every_command_says_how_to_start_it() {
         "skep: the skep daemon is not running (nobody answers at {shown}/run/control.sock); \
          start it: skep daemon --state {shown}\n"
     );
-    for arguments in [
-        &["status"][..],
-        &["agents"],
-        &["runs"],
-        &["ask", "general", "x"],
-        &["chat"],
-        &["pair"],
-        &["exec", "general", "--", "id"],
-        &["reload"],
-    ] {
+    for arguments in
+        [&["status"][..], &["agents"], &["runs"], &["ask", "general", "x"], &["chat"], &["pair"], &["reload"]]
+    {
         let child = start(Some(state.path().to_owned()), arguments, "");
         assert_eq!(ended(child).await, done(69, "", &complaint), "{arguments:?}");
     }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::Context;
 use super::registry::Entry;
-use super::session::{Action, Closing, Input, Limits, Session, StartFailure, Timer, TurnEnd};
+use super::session::{Action, Arrival, Closing, Input, Limits, Session, StartFailure, Timer, TurnEnd};
 use super::start::{self, Live};
 use crate::claude::{self, Answer, Claude, ClaudeEvent, Gone, MessageState, Outcome};
 use crate::config::{AgentSettings, Permissions};
@@ -26,7 +26,7 @@ use crate::store::{Conversation, Ending, NewNotice, Run, StoreError};
 
 /// What the supervisor tells a conversation.
 pub(super) enum Order {
-    Prompt(Run),
+    Prompt(Run, Arrival),
     Renew,
     Cancel(RunId),
     Stop,
@@ -112,10 +112,10 @@ impl Actor {
 
     fn order(&mut self, order: Order) -> Option<Input> {
         Some(match order {
-            Order::Prompt(run) => {
+            Order::Prompt(run, arrival) => {
                 self.sources.insert(run.id, Source { inbox: run.inbox, reply_to: run.reply_to });
                 self.session.set_limits(limits(agent_settings(&self.context, &self.conversation).as_ref()));
-                Input::Enqueue(Box::new(run))
+                Input::Enqueue(Box::new(run), arrival)
             }
             Order::Renew => Input::Renew,
             Order::Cancel(run) => Input::Cancel(run),

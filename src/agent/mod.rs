@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 pub use admission::memory_available;
 pub use cell::{BROKER_PORT, CLAUDE_IN_CELL, CellError, Cells, LiveCell, Program, layers};
 pub use registry::{Entry, Registry};
+pub use session::Arrival;
 
 use crate::announce::Announcer;
 use crate::claude::CredentialKind;
@@ -45,7 +46,7 @@ pub struct Context {
 }
 
 enum Message {
-    Prompt(Run),
+    Prompt(Run, Arrival),
     Renew(Conversation),
     Cancel(ConversationId, RunId),
     Stop(Place, oneshot::Sender<usize>),
@@ -71,8 +72,8 @@ impl Agents {
     }
 
     /// Gives a stored run to its conversation.
-    pub async fn prompt(&self, run: Run) {
-        self.tell(Message::Prompt(run)).await;
+    pub async fn prompt(&self, run: Run, arrival: Arrival) {
+        self.tell(Message::Prompt(run, arrival)).await;
     }
 
     /// Begins a fresh session; a running turn is stopped first.

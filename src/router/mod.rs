@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use route::{Route, Table, route};
 
-use crate::agent::Agents;
+use crate::agent::{Agents, Arrival};
 use crate::announce::Announcer;
 use crate::config::Settings;
 use crate::failpoint;
@@ -111,7 +111,7 @@ impl Router {
         let run = self.store.enqueue_run(new).await?;
         failpoint::reach("run.queued");
         tracing::info!(run = run.id.0, agent = %run.conversation.agent, place = %run.conversation.place, "queued");
-        self.agents.prompt(run).await;
+        self.agents.prompt(run, Arrival::Fresh).await;
         Ok(())
     }
 
