@@ -75,10 +75,15 @@ impl Observer {
     /// Publishes a new picture after every change. Never ends.
     pub async fn publish(mut self, overview: watch::Sender<Arc<Overview>>) {
         let mut changes = self.registry.changes();
+        let mut told = String::new();
         loop {
             match self.look().await {
                 Ok(picture) => {
-                    crate::systemd::status(&line(&picture));
+                    let line = line(&picture);
+                    if line != told {
+                        crate::systemd::status(&line);
+                        told = line;
+                    }
                     overview.send_replace(Arc::new(picture));
                 }
                 Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "no overview"),
