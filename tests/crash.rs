@@ -35,10 +35,7 @@ fn world() -> World {
     ]);
     let model = Model::start(dir.path(), json!({"rules": rules, "fallback": {"text": "echo: {{last}}"}}));
     // Real limits hold back a campaign of hundreds of messages; their own tests are elsewhere.
-    phone.post(
-        "config",
-        json!({"flood": {"private": {"rate": 1000.0, "burst": 1000, "per_minute": null}}}),
-    );
+    phone.post("config", json!({"flood": {"private": {"rate": 1000.0, "burst": 1000, "per_minute": null}}}));
     let daemon = Daemon::prepare(&phone, &model);
     World { phone, _model: model, daemon, _dir: dir }
 }

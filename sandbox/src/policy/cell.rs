@@ -169,10 +169,7 @@ fn looks() -> Table {
         (SYS_ioctl, look([TIOCSTI, TIOCLINUX].map(|request| refuse(vec![low(1, request)], EPERM)).to_vec())),
         // The core limit of exactly 1 keeps a core_pattern pipe handler on the host from starting; 0 would not.
         // EINVAL and not EPERM: gpg ends itself on any other refusal.
-        (
-            SYS_prlimit64,
-            look(vec![refuse(vec![low(1, core), Condition::NotNull { argument: 2 }], EINVAL)]),
-        ),
+        (SYS_prlimit64, look(vec![refuse(vec![low(1, core), Condition::NotNull { argument: 2 }], EINVAL)])),
         (SYS_setrlimit, look(vec![refuse(vec![low(0, core)], EINVAL)])),
         // Filters of its own may only tighten; a listener would let a process answer for another.
         (SYS_seccomp, look(vec![refuse(vec![any_of(1, SECCOMP_FILTER_FLAG_NEW_LISTENER as u32)], EPERM)])),
@@ -193,7 +190,8 @@ fn looks() -> Table {
 fn socket() -> Answer {
     /// The type without `SOCK_NONBLOCK` and `SOCK_CLOEXEC`.
     const KIND: u32 = 0xf;
-    let low = |argument, value: i32| Condition::Low { argument, mask: u32::MAX, value: value.cast_unsigned() };
+    let low =
+        |argument, value: i32| Condition::Low { argument, mask: u32::MAX, value: value.cast_unsigned() };
     let kind = Condition::Low { argument: 1, mask: KIND, value: SOCK_STREAM.cast_unsigned() };
     let allow = |conditions| Rule { conditions, answer: Answer::Allow };
     let mut rules = vec![allow(vec![low(0, AF_UNIX)])];

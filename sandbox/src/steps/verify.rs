@@ -45,7 +45,8 @@ pub(crate) fn from_outside(
     plan: &Plan<'_>,
     inside: Inside,
 ) -> Done<Enforced> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).at(Step::Verify, "read the status")?;
+    let status =
+        std::fs::read_to_string(format!("/proc/{pid}/status")).at(Step::Verify, "read the status")?;
     let mut found = Enforced {
         own_uid: plan.ids.own,
         landlock: plan.landlock,
