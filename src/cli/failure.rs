@@ -80,7 +80,17 @@ pub enum CliError {
     Password(#[from] PasswordError),
     /// The daemon ended by an error.
     #[error("the daemon failed")]
-    Daemon(#[from] DaemonError),
+    Daemon(#[source] DaemonError),
+}
+
+impl From<DaemonError> for CliError {
+    fn from(error: DaemonError) -> Self {
+        match error {
+            // In the words and with the exit code of `skep check`.
+            DaemonError::Settings(errors) => Self::Config(errors),
+            other => Self::Daemon(other),
+        }
+    }
 }
 
 impl CliError {
@@ -93,12 +103,12 @@ impl CliError {
             Self::Data(_) => 65,
             Self::NotRunning { .. } => 69,
             Self::Refused { .. } | Self::RunFailed { .. } | Self::SomeFailed(_) => 70,
-            Self::Password(_) | Self::Daemon(_) => 70,
             Self::Io { .. } => 74,
             Self::Stopped | Self::WentAway { .. } => 75,
             Self::Protocol(_) => 76,
             Self::Denied(_) => 77,
-            Self::Config(_) => 78,
+            Self::Config(_) | Self::Daemon(DaemonError::Settings(_) | DaemonError::Credential(_)) => 78,
+            Self::Password(_) | Self::Daemon(_) => 70,
         }
     }
 
