@@ -254,7 +254,7 @@ impl Store {
         .await
     }
 
-    /// Telegram refused the row for good (the chat is gone, the bot is blocked).
+    /// Telegram refused the row for good: not even the plainest words were taken.
     ///
     /// # Errors
     /// When the commit failed.

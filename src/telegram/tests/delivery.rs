@@ -292,18 +292,18 @@ async fn one_chats_flood_does_not_hold_another() {
 }
 
 #[tokio::test]
-async fn a_chat_that_blocked_the_bot_is_given_up() {
+async fn what_is_for_a_chat_that_blocked_the_bot_waits_until_it_is_back() {
     let mut world = World::start().await;
     world.fake.post("/blocks", json!({"user_id": OWNER})).await;
     let run = world.begin(OWNER).await;
     world.finish(&run, "Nobody hears.").await;
     world.notice(None, "Nor this.", &[]).await;
-    world.settled().await;
+    assert!(world.delivery.drain(Duration::from_secs(5)).await, "nothing is tried meanwhile");
     assert_eq!(world.fake.screen().await, Vec::<String>::new());
     world.fake.post("/blocks", json!({"user_id": OWNER, "blocked": false})).await;
     world.notice(None, "Back again.", &[]).await;
     world.settled().await;
-    assert_eq!(world.fake.screen().await, ["Back again."]);
+    assert_eq!(world.fake.screen().await, ["Nobody hears.", "Nor this.", "Back again."]);
 }
 
 #[tokio::test]
