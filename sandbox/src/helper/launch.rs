@@ -161,7 +161,7 @@ fn start(
     let live = Live { pid, pidfd, exit: exit_ours.into(), leaf };
     plan.reach(Step::UidMap)?;
     namespaces::map(pid, ids)?;
-    let (command, mut enforced, listener) = converse(&ours, &plan, &settings.namespaces)?;
+    let (command, mut enforced, listener) = converse(&ours, &plan, &settings.baseline)?;
     enforced.cgroup = held;
     let pidfd = live.pidfd.try_clone().at(Step::Verify, "copy the pidfd")?;
     Ok((live, command, enforced, listener, vec![pidfd, exit_read.into()]))
@@ -187,7 +187,7 @@ fn own_pipes(settings: &Settings, ids: Ids, stdio: &[OwnedFd; 3]) -> Done {
 fn converse(
     channel: &OwnedFd,
     plan: &Plan<'_>,
-    host: &verify::HostNamespaces,
+    host: &verify::Baseline,
 ) -> Done<(i32, Enforced, Option<OwnedFd>)> {
     let deadline = Instant::now() + LAUNCH_LIMIT;
     let go = |step| {
