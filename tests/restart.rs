@@ -107,6 +107,8 @@ fn a_waiting_queue_survives_a_restart_in_its_order() {
         .collect();
     assert_eq!(numbers, [1, 2, 3, 4, 5], "each once, in order, behind the resumed one: {order:#?}");
     assert_eq!(order.len(), 6, "{order:#?}");
+    let lines = w.phone.answers().iter().filter(|a| a.contains("In line")).count();
+    assert_eq!(lines, 5, "a restart does not say again that a message waits\n{}", w.phone.screen());
 }
 
 #[test]
@@ -128,6 +130,31 @@ fn an_idle_daemon_ends_at_once_and_leaves_nothing() {
         "{}",
         said(&gone)
     );
+}
+
+#[test]
+fn a_stop_at_any_moment_of_a_start_is_quick_and_loses_nothing() {
+    let mut w = World::prepare(json!([]));
+    w.without_flood_limits();
+    let moments = [0, 40, 80, 120, 200, 300, 450];
+    for delay in moments {
+        w.daemon.launch();
+        w.phone.says(&format!("moment {delay}x"));
+        sleep(Duration::from_millis(delay));
+        let asked = Instant::now();
+        assert_eq!(w.daemon.stop(), Exit::Code(0));
+        assert!(asked.elapsed() < Duration::from_secs(3), "{delay} ms: {:?}", asked.elapsed());
+    }
+    w.daemon.launch();
+    for delay in moments {
+        w.phone.sees(&format!("moment {delay}x"));
+    }
+    w.phone.says("the end");
+    w.phone.sees("echo: the end");
+    for delay in moments {
+        let count = w.phone.answers().iter().filter(|a| a.ends_with(&format!("moment {delay}x"))).count();
+        assert_eq!(count, 1, "{delay}\n{}", w.phone.screen());
+    }
 }
 
 #[test]
@@ -225,6 +252,21 @@ fn a_claude_that_is_missing_or_ends_at_once_is_told_with_its_fix() {
     w.daemon.launch();
     w.phone.says("once more");
     w.phone.sees("echo: once more");
+}
+
+#[test]
+fn a_claude_that_hangs_at_its_start_is_given_up_in_time_and_told() {
+    let mut w = World::prepare(json!([]));
+    let stub = w.daemon.state().join("stub");
+    fs::write(&stub, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+    fs::set_permissions(&stub, fs::Permissions::from_mode(0o755)).unwrap();
+    let own = support::claude().display().to_string();
+    w.daemon.write_settings(&w.daemon.settings().replace(&own, &stub.display().to_string()));
+    w.daemon.launch();
+    w.phone.says("hello");
+    w.phone.sees("⚠️ Claude did not start in time");
+    assert_eq!(cells(&w), 0, "the cell is ended");
+    assert_eq!(w.daemon.stop(), Exit::Code(0));
 }
 
 #[test]
