@@ -305,9 +305,7 @@ fn update_ids_may_jump_up_and_down_and_come_in_disorder() {
 #[test]
 fn fifty_updates_at_once_are_answered_in_order() {
     let mut w = World::prepare(json!([]));
-    // The flood limits are of no interest here.
-    w.phone
-        .post("config", json!({"flood": {"private": {"rate": 1000.0, "burst": 1000, "per_minute": null}}}));
+    w.without_flood_limits();
     for n in 0..50 {
         let agent = if n % 2 == 0 { "" } else { "@coder " };
         w.phone.says(&format!("{agent}number {n}x"));

@@ -6,7 +6,7 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -269,55 +269,86 @@ fn a_claude_that_hangs_at_its_start_is_given_up_in_time_and_told() {
     assert_eq!(w.daemon.stop(), Exit::Code(0));
 }
 
+/// A state directory on a disk of its own that can be filled; `None` where nothing may be mounted.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn below(w: &World) -> Option<Self> {
+        let state = w.daemon.state().to_owned();
+        // The credentials and settings move onto the small disk with the rest of the state.
+        let kept = state.parent().unwrap().join("kept");
+        let script =
+            "cp -a \"$1\" \"$2\"; mount -t tmpfs -o size=24m,mode=0755 tmpfs \"$1\"; cp -a \"$2/.\" \"$1\"";
+        let mounted = Command::new("sh").args(["-ec", script, "sh"]).args([&state, &kept]).output().unwrap();
+        if mounted.status.success() {
+            return Some(Self(state));
+        }
+        println!("skipped: a small disk cannot be mounted here: {}", said(&mounted));
+        None
+    }
+
+    fn fill(&self) {
+        let script = "cat /dev/zero > \"$1\"";
+        let filled = Command::new("sh").args(["-c", script, "sh"]).arg(self.0.join("ballast")).output();
+        assert!(!filled.unwrap().status.success(), "the disk is full");
+    }
+
+    fn free(&self) {
+        fs::remove_file(self.0.join("ballast")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// How often the owner sees the echo of `text`.
+fn echoes(w: &World, text: &str) -> usize {
+    w.phone.answers().iter().filter(|answer| answer.contains(&format!("echo: {text}"))).count()
+}
+
 #[test]
 fn a_full_disk_loses_nothing() {
     let mut w = World::prepare(json!([]));
-    let disk = w.daemon.state().to_owned();
-    // The credentials and settings move onto the small disk with the rest of the state.
-    let kept = disk.parent().unwrap().join("kept");
-    let mounted = Command::new("sh")
-        .args([
-            "-ec",
-            "cp -a \"$1\" \"$2\"; mount -t tmpfs -o size=24m,mode=0755 tmpfs \"$1\"; cp -a \"$2/.\" \"$1\"",
-        ])
-        .args(["sh", disk.to_str().unwrap(), kept.to_str().unwrap()])
-        .output()
-        .unwrap();
-    if !mounted.status.success() {
-        println!("skipped: a small disk cannot be mounted here: {}", said(&mounted));
-        return;
-    }
-    let _disk = Mounted(&disk);
+    let Some(disk) = SmallDisk::below(&w) else { return };
     w.daemon.launch();
     w.phone.says("before");
     w.phone.sees("echo: before");
-    let ballast = disk.join("ballast");
-    let filled =
-        Command::new("sh").args(["-c", "cat /dev/zero > \"$1\"", "sh", ballast.to_str().unwrap()]).output();
-    assert!(!filled.unwrap().status.success(), "the disk is full");
+    disk.fill();
     w.phone.says("while full 1x");
     w.phone.says("while full 2x");
-    sleep(Duration::from_secs(4));
+    eventually("the daemon notices", 10, || w.daemon.log().contains("full").then_some(()));
+    sleep(Duration::from_secs(2));
     assert!(w.daemon.is_running(), "it stays up:\n{}", w.daemon.log());
-    fs::remove_file(&ballast).unwrap();
+    assert_eq!(echoes(&w, "while full"), 0, "{}", w.phone.screen());
+    disk.free();
     w.phone.sees("while full 1x");
     w.phone.sees("while full 2x");
-    let answers = w.phone.answers();
-    for text in ["while full 1x", "while full 2x"] {
-        assert_eq!(
-            answers.iter().filter(|a| a.contains(&format!("echo: {text}"))).count(),
-            1,
-            "{answers:#?}"
-        );
-    }
+    assert_eq!((echoes(&w, "while full 1x"), echoes(&w, "while full 2x")), (1, 1), "{}", w.phone.screen());
     assert_eq!(w.daemon.stop(), Exit::Code(0));
 }
 
-/// A mount that ends with the test.
-struct Mounted<'a>(&'a Path);
-
-impl Drop for Mounted<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0).status();
-    }
+#[test]
+fn a_disk_that_fills_during_a_turn_delays_its_answer_and_the_daemon_stops_and_starts_all_the_same() {
+    let mut w = World::prepare(json!([streaming(2)]));
+    let Some(disk) = SmallDisk::below(&w) else { return };
+    w.daemon.launch();
+    w.phone.says("slowly 1x");
+    w.phone.sees("Some words");
+    disk.fill();
+    sleep(Duration::from_secs(3));
+    assert!(w.daemon.is_running(), "it stays up:\n{}", w.daemon.log());
+    let asked = Instant::now();
+    assert_eq!(w.daemon.stop(), Exit::Code(0));
+    assert!(asked.elapsed() < Duration::from_secs(16), "{:?}", asked.elapsed());
+    w.daemon.launch();
+    sleep(Duration::from_secs(1));
+    assert!(w.daemon.is_running(), "it stays up:\n{}", w.daemon.log());
+    disk.free();
+    w.phone.sees("slowly 1x");
+    w.phone.says("next");
+    w.phone.sees("echo: next");
+    assert!(w.phone.answers().iter().any(|a| a.ends_with("slowly 1x")), "{}", w.phone.screen());
 }
