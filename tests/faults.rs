@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use support::{OWNER, World, eventually, slow_reply};
 
-/// Streams for about four seconds; the last word names the prompt.
+/// Streams for about three seconds; the last word names the prompt.
 fn streaming() -> Value {
     let text = format!("{}end of {{{{last}}}}", "Some words before it comes. ".repeat(12));
-    slow_reply("stream", &text, 120)
+    slow_reply("stream", &text, 90)
 }
 
 /// The bot's messages that hold `text`, and how many of them do not say that they may be a repeat.
@@ -63,12 +63,11 @@ fn a_stream_whose_edits_break_ends_complete_in_one_message() {
     for (kind, perform) in
         [("drop", true), ("reset", false), ("truncate", true), ("garbage", true), ("status", false)]
     {
-        w.phone.fault(
-            json!({"method": "editMessageText", "kind": kind, "perform": perform, "times": 2, "skip": 1}),
-        );
+        w.phone.fault(json!({"method": "editMessageText", "kind": kind, "perform": perform}));
         let prompt = format!("stream {kind}");
         w.phone.says(&prompt);
         w.phone.sees(&format!("end of {prompt}"));
+        assert_eq!(w.phone.get("faults")[0]["hits"], json!(1), "{kind} was met");
         clear_faults(&w);
     }
     settled(&w);
@@ -120,6 +119,62 @@ fn a_long_flood_wait_is_obeyed_and_nothing_is_lost() {
         assert!(next.1 - calls[refused].1 >= 5.0, "{prompt}: no call before the time: {calls:?}");
         assert_eq!(seen(&w, answer), (1, 1));
     }
+}
+
+#[test]
+fn a_poll_whose_answer_breaks_loses_and_doubles_nothing() {
+    let w = World::start(json!([]));
+    w.phone.get("wait?polling=1");
+    for kind in ["drop", "reset", "truncate", "garbage", "status"] {
+        w.phone.fault(json!({"method": "getUpdates", "kind": kind, "perform": true, "times": 2}));
+        w.phone.says(&format!("before {kind}x"));
+        w.phone.says(&format!("after {kind}x"));
+        w.phone.sees(&format!("echo: after {kind}x"));
+        assert_eq!(seen(&w, &format!("echo: before {kind}x")), (1, 1), "{}", w.phone.screen());
+        clear_faults(&w);
+    }
+    settled(&w);
+    assert_eq!(seen(&w, "echo").0, 10, "{}", w.phone.screen());
+}
+
+#[test]
+fn a_daemon_started_without_a_network_is_ready_and_catches_up() {
+    let mut w = World::prepare(json!([]));
+    w.phone.says("early");
+    network(&w, "blackhole");
+    w.daemon.launch();
+    let output = w.daemon.skep(&["ask", "general", "from the terminal"], "");
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("echo: from the terminal"),
+        "the terminal works"
+    );
+    network(&w, "refuse");
+    sleep(Duration::from_secs(1));
+    network(&w, "up");
+    w.phone.sees("echo: early");
+    eventually("it is online", 20, || (w.daemon.overview()["telegram"]["state"] == "online").then_some(()));
+    assert_eq!(seen(&w, "echo: early"), (1, 1));
+}
+
+#[test]
+fn an_answer_of_several_messages_survives_the_loss_of_one() {
+    let text = (0..1400).fold(String::new(), |text, n| text + &format!("word{n} "));
+    let w = World::start(json!([support::text_reply("long", &text)]));
+    w.phone.fault(json!({"method": "sendMessage", "kind": "drop", "perform": true, "skip": 1}));
+    w.phone.says("long");
+    w.phone.sees("word1399");
+    settled(&w);
+    let answers = w.phone.answers();
+    assert_eq!(answers.iter().filter(|answer| answer.contains("Sent again")).count(), 1, "{answers:#?}");
+    let mut marked = answers.iter().position(|answer| answer.contains("Sent again")).unwrap();
+    let mut shown = answers.clone();
+    // The copy whose confirmation was lost stands right before the marked one.
+    marked -= 1;
+    shown.remove(marked);
+    let words: Vec<&str> =
+        shown.iter().flat_map(|a| a.split_whitespace()).filter(|w| w.starts_with("word")).collect();
+    let expected: Vec<String> = (0..1400).map(|n| format!("word{n}")).collect();
+    assert_eq!(words, expected, "complete and in order");
 }
 
 #[test]
@@ -250,9 +305,7 @@ fn update_ids_may_jump_up_and_down_and_come_in_disorder() {
 #[test]
 fn fifty_updates_at_once_are_answered_in_order() {
     let mut w = World::prepare(json!([]));
-    // The flood limits are of no interest here.
-    w.phone
-        .post("config", json!({"flood": {"private": {"rate": 1000.0, "burst": 1000, "per_minute": null}}}));
+    w.without_flood_limits();
     for n in 0..50 {
         let agent = if n % 2 == 0 { "" } else { "@coder " };
         w.phone.says(&format!("{agent}number {n}x"));

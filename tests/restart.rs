@@ -6,7 +6,7 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -107,6 +107,8 @@ fn a_waiting_queue_survives_a_restart_in_its_order() {
         .collect();
     assert_eq!(numbers, [1, 2, 3, 4, 5], "each once, in order, behind the resumed one: {order:#?}");
     assert_eq!(order.len(), 6, "{order:#?}");
+    let lines = w.phone.answers().iter().filter(|a| a.contains("In line")).count();
+    assert_eq!(lines, 5, "a restart does not say again that a message waits\n{}", w.phone.screen());
 }
 
 #[test]
@@ -128,6 +130,31 @@ fn an_idle_daemon_ends_at_once_and_leaves_nothing() {
         "{}",
         said(&gone)
     );
+}
+
+#[test]
+fn a_stop_at_any_moment_of_a_start_is_quick_and_loses_nothing() {
+    let mut w = World::prepare(json!([]));
+    w.without_flood_limits();
+    let moments = [0, 40, 80, 120, 200, 300, 450];
+    for delay in moments {
+        w.daemon.launch();
+        w.phone.says(&format!("moment {delay}x"));
+        sleep(Duration::from_millis(delay));
+        let asked = Instant::now();
+        assert_eq!(w.daemon.stop(), Exit::Code(0));
+        assert!(asked.elapsed() < Duration::from_secs(3), "{delay} ms: {:?}", asked.elapsed());
+    }
+    w.daemon.launch();
+    for delay in moments {
+        w.phone.sees(&format!("moment {delay}x"));
+    }
+    w.phone.says("the end");
+    w.phone.sees("echo: the end");
+    for delay in moments {
+        let count = w.phone.answers().iter().filter(|a| a.ends_with(&format!("moment {delay}x"))).count();
+        assert_eq!(count, 1, "{delay}\n{}", w.phone.screen());
+    }
 }
 
 #[test]
@@ -228,54 +255,100 @@ fn a_claude_that_is_missing_or_ends_at_once_is_told_with_its_fix() {
 }
 
 #[test]
-fn a_full_disk_loses_nothing() {
+fn a_claude_that_hangs_at_its_start_is_given_up_in_time_and_told() {
     let mut w = World::prepare(json!([]));
-    let disk = w.daemon.state().to_owned();
-    // The credentials and settings move onto the small disk with the rest of the state.
-    let kept = disk.parent().unwrap().join("kept");
-    let mounted = Command::new("sh")
-        .args([
-            "-ec",
-            "cp -a \"$1\" \"$2\"; mount -t tmpfs -o size=24m,mode=0755 tmpfs \"$1\"; cp -a \"$2/.\" \"$1\"",
-        ])
-        .args(["sh", disk.to_str().unwrap(), kept.to_str().unwrap()])
-        .output()
-        .unwrap();
-    if !mounted.status.success() {
-        println!("skipped: a small disk cannot be mounted here: {}", said(&mounted));
-        return;
-    }
-    let _disk = Mounted(&disk);
+    let stub = w.daemon.state().join("stub");
+    fs::write(&stub, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+    fs::set_permissions(&stub, fs::Permissions::from_mode(0o755)).unwrap();
+    let own = support::claude().display().to_string();
+    w.daemon.write_settings(&w.daemon.settings().replace(&own, &stub.display().to_string()));
     w.daemon.launch();
-    w.phone.says("before");
-    w.phone.sees("echo: before");
-    let ballast = disk.join("ballast");
-    let filled =
-        Command::new("sh").args(["-c", "cat /dev/zero > \"$1\"", "sh", ballast.to_str().unwrap()]).output();
-    assert!(!filled.unwrap().status.success(), "the disk is full");
-    w.phone.says("while full 1x");
-    w.phone.says("while full 2x");
-    sleep(Duration::from_secs(4));
-    assert!(w.daemon.is_running(), "it stays up:\n{}", w.daemon.log());
-    fs::remove_file(&ballast).unwrap();
-    w.phone.sees("while full 1x");
-    w.phone.sees("while full 2x");
-    let answers = w.phone.answers();
-    for text in ["while full 1x", "while full 2x"] {
-        assert_eq!(
-            answers.iter().filter(|a| a.contains(&format!("echo: {text}"))).count(),
-            1,
-            "{answers:#?}"
-        );
-    }
+    w.phone.says("hello");
+    w.phone.sees("⚠️ Claude did not start in time");
+    assert_eq!(cells(&w), 0, "the cell is ended");
     assert_eq!(w.daemon.stop(), Exit::Code(0));
 }
 
-/// A mount that ends with the test.
-struct Mounted<'a>(&'a Path);
+/// A state directory on a disk of its own that can be filled; `None` where nothing may be mounted.
+struct SmallDisk(PathBuf);
 
-impl Drop for Mounted<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0).status();
+impl SmallDisk {
+    fn below(w: &World) -> Option<Self> {
+        let state = w.daemon.state().to_owned();
+        // The credentials and settings move onto the small disk with the rest of the state.
+        let kept = state.parent().unwrap().join("kept");
+        let script =
+            "cp -a \"$1\" \"$2\"; mount -t tmpfs -o size=24m,mode=0755 tmpfs \"$1\"; cp -a \"$2/.\" \"$1\"";
+        let mounted = Command::new("sh").args(["-ec", script, "sh"]).args([&state, &kept]).output().unwrap();
+        if mounted.status.success() {
+            return Some(Self(state));
+        }
+        println!("skipped: a small disk cannot be mounted here: {}", said(&mounted));
+        None
     }
+
+    fn fill(&self) {
+        let script = "cat /dev/zero > \"$1\"";
+        let filled = Command::new("sh").args(["-c", script, "sh"]).arg(self.0.join("ballast")).output();
+        assert!(!filled.unwrap().status.success(), "the disk is full");
+    }
+
+    fn free(&self) {
+        fs::remove_file(self.0.join("ballast")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// How often the owner sees the echo of `text`.
+fn echoes(w: &World, text: &str) -> usize {
+    w.phone.answers().iter().filter(|answer| answer.contains(&format!("echo: {text}"))).count()
+}
+
+#[test]
+fn a_full_disk_loses_nothing() {
+    let mut w = World::prepare(json!([]));
+    let Some(disk) = SmallDisk::below(&w) else { return };
+    w.daemon.launch();
+    w.phone.says("before");
+    w.phone.sees("echo: before");
+    disk.fill();
+    w.phone.says("while full 1x");
+    w.phone.says("while full 2x");
+    eventually("the daemon notices", 10, || w.daemon.log().contains("full").then_some(()));
+    sleep(Duration::from_secs(2));
+    assert!(w.daemon.is_running(), "it stays up:\n{}", w.daemon.log());
+    assert_eq!(echoes(&w, "while full"), 0, "{}", w.phone.screen());
+    disk.free();
+    w.phone.sees("while full 1x");
+    w.phone.sees("while full 2x");
+    assert_eq!((echoes(&w, "while full 1x"), echoes(&w, "while full 2x")), (1, 1), "{}", w.phone.screen());
+    assert_eq!(w.daemon.stop(), Exit::Code(0));
+}
+
+#[test]
+fn a_disk_that_fills_during_a_turn_delays_its_answer_and_the_daemon_stops_and_starts_all_the_same() {
+    let mut w = World::prepare(json!([streaming(2)]));
+    let Some(disk) = SmallDisk::below(&w) else { return };
+    w.daemon.launch();
+    w.phone.says("slowly 1x");
+    w.phone.sees("Some words");
+    disk.fill();
+    sleep(Duration::from_secs(3));
+    assert!(w.daemon.is_running(), "it stays up:\n{}", w.daemon.log());
+    let asked = Instant::now();
+    assert_eq!(w.daemon.stop(), Exit::Code(0));
+    assert!(asked.elapsed() < Duration::from_secs(16), "{:?}", asked.elapsed());
+    w.daemon.launch();
+    sleep(Duration::from_secs(1));
+    assert!(w.daemon.is_running(), "it stays up:\n{}", w.daemon.log());
+    disk.free();
+    w.phone.sees("slowly 1x");
+    w.phone.says("next");
+    w.phone.sees("echo: next");
+    assert!(w.phone.answers().iter().any(|a| a.ends_with("slowly 1x")), "{}", w.phone.screen());
 }

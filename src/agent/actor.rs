@@ -122,6 +122,10 @@ impl Actor {
             Order::Stop => Input::Stop,
             Order::Drain(done) => {
                 self.drained = Some(done);
+                // A process that is being started has no run in hand yet: dropping it loses nothing.
+                if let Some(starting) = self.starting.take() {
+                    starting.abort();
+                }
                 Input::Drain
             }
         })

@@ -22,7 +22,13 @@ impl World {
         Self { daemon, phone, model, _dir: dir }
     }
 
-    /// The same with the daemon started.
+    /// Lets the bot write as fast as it likes: for tests of something else with many messages.
+    pub fn without_flood_limits(&self) {
+        let limits = json!({"rate": 1000.0, "burst": 1000, "per_minute": null});
+        self.phone.post("config", json!({"flood": {"private": limits}}));
+    }
+
+    /// The same as [`World::prepare`] with the daemon started.
     pub fn start(rules: Value) -> Self {
         let mut world = Self::prepare(rules);
         world.daemon.launch();
