@@ -262,7 +262,11 @@ impl Claude {
     }
 
     async fn send(&self, line: Vec<u8>) -> Result<(), Gone> {
-        self.stdin.send(Say::Line(line)).await.map_err(|_| Gone)
+        // A process that leaves dozens of lines unread is stuck: whoever waited for it could not stop it any more.
+        self.stdin.try_send(Say::Line(line)).map_err(|_| {
+            self.control.kill();
+            Gone
+        })
     }
 }
 
