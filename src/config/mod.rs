@@ -65,13 +65,7 @@ pub fn parse(text: &str, name: &str) -> Result<Loaded, ConfigErrors> {
     let mut report = Report::new(name, text);
     let (table, broken) = DeTable::parse_recoverable(text);
     for error in &broken {
-        let what = section::clean(error.message());
-        report.refuse(
-            error.span().unwrap_or(0..0),
-            "",
-            what,
-            "this is not TOML: man skep.toml shows how it is written",
-        );
+        broken_line(text, error, &mut report);
     }
     if !broken.is_empty() {
         // What could be saved of a broken file would be reported as mistakes the owner never made.
@@ -79,6 +73,29 @@ pub fn parse(text: &str, name: &str) -> Result<Loaded, ConfigErrors> {
     }
     let settings = schema::settings(table.get_ref(), &mut report);
     report.finish(settings).map(|(settings, warnings)| Loaded { settings, warnings })
+}
+
+/// A line that is not TOML, or says again what another said.
+fn broken_line(text: &str, error: &toml::de::Error, report: &mut Report<'_>) {
+    let span = error.span().unwrap_or(0..0);
+    match text.get(span.clone()) {
+        Some(key) if error.message() == "duplicate key" => {
+            report.refuse(
+                span,
+                section::clean(key),
+                "this stands here for the second time",
+                "keep one of the two",
+            );
+        }
+        _ => {
+            let what = section::clean(error.message());
+            report.refuse_once_per_line(
+                span,
+                what,
+                "this is not TOML: man skep.toml shows how it is written",
+            );
+        }
+    }
 }
 
 fn parse_bytes(bytes: &[u8], name: &str) -> Result<Loaded, ConfigErrors> {

@@ -104,6 +104,14 @@ impl<'t> Report<'t> {
         self.mistakes.push(problem);
     }
 
+    /// Notes a mistake of the file's form. What follows on the same line mostly follows from it, and is left out.
+    pub(super) fn refuse_once_per_line(&mut self, span: Range<usize>, what: String, fix: &str) {
+        let problem = self.problem(span, String::new(), what, fix.to_owned());
+        if self.mistakes.last().is_none_or(|last| last.line != problem.line) {
+            self.mistakes.push(problem);
+        }
+    }
+
     /// Notes a doubt at `span`, a range of bytes.
     pub(super) fn warn(
         &mut self,

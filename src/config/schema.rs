@@ -29,6 +29,8 @@ const AGENT: [&str; 9] =
 const API_URL: &str = "https://api.telegram.org";
 const UPSTREAM: &str = "https://api.anthropic.com";
 const PROGRAM: &str = "/usr/lib/skep/claude";
+const OWNER: &str =
+    "write your account's own number without quotes, or leave the list empty and use skep pair";
 const DEFAULT_AGENT: &str = "general";
 
 const IDLE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(7 * 86_400);
@@ -66,15 +68,9 @@ fn telegram(root: Section<'_>, report: &mut Report<'_>) -> TelegramSettings {
                 settings.owners.insert(UserId(id));
                 continue;
             }
-            Some(id) => (
-                format!("{id} is a group or a channel, not a person"),
-                "write the number of your own account, or leave the list empty and use skep pair".to_owned(),
-            ),
-            None => (
-                format!("an owner is a number, and this is {}", type_name(value.get_ref())),
-                "write the number without quotes; if you do not know it, leave the list empty and use skep pair"
-                    .to_owned(),
-            ),
+            Some(0) => ("0 is nobody's number".to_owned(), OWNER),
+            Some(id) => (format!("{id} is a group or a channel, not a person"), OWNER),
+            None => (format!("an owner is a number, and this is {}", type_name(value.get_ref())), OWNER),
         };
         report.refuse(value.span(), section.path("owners"), what, fix);
     }
@@ -89,7 +85,7 @@ fn claude(root: Section<'_>, report: &mut Report<'_>) -> ClaudeSettings {
     if let Some(url) = server(section, "upstream", UPSTREAM, "the model credential", report) {
         settings.upstream = url;
     }
-    let program = section.read("program", report, |text| match text {
+    let program = section.read("program", PROGRAM, report, |text| match text {
         _ if text.contains('\0') => Err(("a path with a NUL in it".to_owned(), "remove it".to_owned())),
         _ if !text.starts_with('/') => Err((
             format!("{text:?} is not a full path"),
@@ -111,7 +107,7 @@ fn server(
     cargo: &str,
     report: &mut Report<'_>,
 ) -> Option<String> {
-    let (root, span) = section.read(key, report, |text| scalar::root(text, example))?;
+    let (root, span) = section.read(key, example, report, |text| scalar::root(text, example))?;
     if root.exposed {
         report.warn(
             span,
@@ -138,12 +134,14 @@ struct Limits {
 impl Limits {
     fn read(section: Section<'_>, report: &mut Report<'_>) -> Self {
         Self {
-            model: section.read("model", report, model).map(|(model, _)| model),
-            idle: time(section, "idle", &IDLE, report),
-            turn_limit: time(section, "turn_limit", &TURN_LIMIT, report),
+            model: section.read("model", "sonnet", report, model).map(|(model, _)| model),
+            idle: time(section, "idle", "10m", &IDLE, report),
+            turn_limit: time(section, "turn_limit", "30m", &TURN_LIMIT, report),
             memory: memory(section, report),
             pids: pids(section, report),
-            permissions: section.read("permissions", report, permissions).map(|(permissions, _)| permissions),
+            permissions: section
+                .read("permissions", "sandboxed", report, permissions)
+                .map(|(permissions, _)| permissions),
             egress: egress(section, report),
         }
     }
@@ -202,8 +200,9 @@ fn only_agent(defaults: &Limits, report: &mut Report<'_>) -> (BTreeMap<AgentName
 fn agent(section: Section<'_>, defaults: &Limits, report: &mut Report<'_>) -> AgentSettings {
     section.refuse_unknown(&AGENT, report);
     let own = Limits::read(section, report);
-    let description = section.read("description", report, description).map(|(text, _)| text);
-    let instructions = section.read("instructions", report, instructions).map(|(text, _)| text);
+    let description =
+        section.read("description", "Everyday questions", report, description).map(|(text, _)| text);
+    let instructions = section.read("instructions", "Be brief.", report, instructions).map(|(text, _)| text);
     AgentSettings {
         description: description.unwrap_or_default(),
         model: own.model.or_else(|| defaults.model.clone()).unwrap_or_else(|| "sonnet".to_owned()),
@@ -268,11 +267,12 @@ fn permissions(text: &str) -> Result<Permissions, scalar::Refusal> {
 fn time(
     section: Section<'_>,
     key: &str,
+    example: &str,
     bounds: &RangeInclusive<Duration>,
     report: &mut Report<'_>,
 ) -> Option<Duration> {
     section
-        .read(key, report, |text| {
+        .read(key, example, report, |text| {
             let time = scalar::duration(text)?;
             if bounds.contains(&time) {
                 return Ok(time);
@@ -287,7 +287,7 @@ fn time(
 }
 
 fn memory(section: Section<'_>, report: &mut Report<'_>) -> Option<u64> {
-    let (bytes, span) = section.read("memory", report, |text| {
+    let (bytes, span) = section.read("memory", "700M", report, |text| {
         let bytes = scalar::size(text)?;
         if MEMORY.contains(&bytes) {
             return Ok(bytes);
@@ -353,13 +353,15 @@ fn status(root: Section<'_>, report: &mut Report<'_>) -> Option<StatusSettings> 
     };
     let section = Section::new("status", table);
     section.refuse_unknown(&STATUS, report);
-    let listen = section.read("listen", report, |text| match text {
+    let listen = section.read("listen", "127.0.0.1:8420", report, |text| match text {
         "off" => Ok(None),
         _ => text.parse().map(Some).map_err(|_| {
             (format!("{text:?} is not an address with a port"), format!("write \"{usual}\", or \"off\""))
         }),
     });
-    let hash = section.read("password", report, |text| password::check(text).map(|()| text.to_owned()));
+    let hash = section.read("password", "what skep hash-password prints", report, |text| {
+        password::check(text).map(|()| text.to_owned())
+    });
     let (listen, span): (_, Range<usize>) = listen.unwrap_or((Some(usual), 0..0));
     let listen = listen?;
     if !listen.ip().is_loopback() && !table.contains_key("password") {

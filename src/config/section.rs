@@ -73,13 +73,13 @@ impl<'a> Section<'a> {
         table
     }
 
-    /// Text.
-    pub(super) fn text(&self, key: &str, report: &mut Report<'_>) -> Option<At<&'a str>> {
+    /// Text; `example` is what a number or a list in its place is answered with.
+    fn text(&self, key: &str, example: &str, report: &mut Report<'_>) -> Option<At<&'a str>> {
         let value = self.table.get(key)?;
         match value.get_ref() {
             DeValue::String(text) => Some((text.as_ref(), value.span())),
             _ => {
-                self.wrong_type(key, value, "text", "put it in quotes", report);
+                self.wrong_type(key, value, "text in quotes", &format!("write {key} = {example:?}"), report);
                 None
             }
         }
@@ -89,10 +89,11 @@ impl<'a> Section<'a> {
     pub(super) fn read<T>(
         &self,
         key: &str,
+        example: &str,
         report: &mut Report<'_>,
         reader: impl FnOnce(&str) -> Result<T, Refusal>,
     ) -> Option<At<T>> {
-        let (text, span) = self.text(key, report)?;
+        let (text, span) = self.text(key, example, report)?;
         match reader(text) {
             Ok(value) => Some((value, span)),
             Err((what, fix)) => {

@@ -108,11 +108,11 @@ fn every_mistake_is_reported_at_once_in_the_order_of_the_file() {
         mistakes(text),
         [
             "t:2:1: agents.coder.memroy: there is no such setting; did you mean \"memory\"?",
-            "t:3:8: agents.coder.idle: this must be text, and is a number; put it in quotes",
+            "t:3:8: agents.coder.idle: this must be text in quotes, and is a number; write idle = \"10m\"",
             "t:4:9: agents.Bad: this is not an agent's name; use 1 to 32 of a-z, 0-9 and -, beginning with a letter",
             "t:5:2: colours: there is no such setting; known here: telegram, claude, defaults, agents, status",
-            "t:7:11: telegram.owners: an owner is a number, and this is text; write the number without quotes; \
-             if you do not know it, leave the list empty and use skep pair",
+            "t:7:11: telegram.owners: an owner is a number, and this is text; write your account's own number \
+             without quotes, or leave the list empty and use skep pair",
         ]
     );
 }
