@@ -224,7 +224,8 @@ mod tests {
     #[test]
     fn each_missing_layer_lowers_the_tier_and_is_named() {
         assert_eq!((full().tier(), full().missing()), (Tier::T0, Vec::new()));
-        let table: [(Tier, fn(&mut HelperReport), &str); 6] = [
+        type Change = fn(&mut HelperReport);
+        let table: [(Tier, Change, &str); 6] = [
             (Tier::T1, |r| r.landlock = None, "no Landlock"),
             (Tier::T1, |r| r.landlock = Some(2), "Landlock ABI 2"),
             (Tier::T2, |r| r.controllers.retain(|c| c != "memory"), "cgroup_enable=memory"),

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
-use nix::sys::stat::fstat;
+use nix::sys::stat::{SFlag, fstat};
 use nix::sys::wait::waitpid;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid, fchown};
 
 use super::child::{self, Word};
 use super::setup::Settings;
@@ -124,6 +124,7 @@ fn start(
     if let Some((Step::Cgroup, errno)) = injected {
         return Err(StepError { step: Step::Cgroup, errno, detail: "made to fail by a test".to_owned() });
     }
+    own_pipes(settings, ids, stdio)?;
     let leaf = match &mut settings.cgroup {
         None => None,
         Some(Ok(tree)) => Some(tree.leaf(&parts.limits)?),
@@ -161,6 +162,22 @@ fn start(
     enforced.cgroup = held;
     let pidfd = live.pidfd.try_clone().at(Step::Verify, "copy the pidfd")?;
     Ok((live, enforced, listener, vec![pidfd, exit_read.into()]))
+}
+
+/// Pipes made by the daemon become the agent's, so that `/dev/stdout` can be opened by name as on any other machine.
+fn own_pipes(settings: &Settings, ids: Ids, stdio: &[OwnedFd; 3]) -> Done {
+    if !ids.own {
+        return Ok(());
+    }
+    for stream in stdio {
+        let stat = fstat(stream).at(Step::Descriptors, "look at a standard stream")?;
+        let is_pipe = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFIFO.bits();
+        if is_pipe && stat.st_uid == settings.uid.as_raw() {
+            fchown(stream, Some(Uid::from_raw(ids.host_uid)), None)
+                .at(Step::Descriptors, "give a pipe away")?;
+        }
+    }
+    Ok(())
 }
 
 /// Lets the new process go on, hears that it is ready, checks it from outside, lets it execute, hears that it did.

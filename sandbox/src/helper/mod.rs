@@ -71,7 +71,8 @@ impl Helper {
                 Err(errno) => return Err(errno.into()),
             }
             let has = |at: usize, flag| watch[at].revents().is_some_and(|seen| seen.intersects(flag));
-            let (request, gone) = (has(0, PollFlags::POLLIN), has(0, PollFlags::POLLHUP | PollFlags::POLLERR));
+            let (request, gone) =
+                (has(0, PollFlags::POLLIN), has(0, PollFlags::POLLHUP | PollFlags::POLLERR));
             let ended: Vec<bool> = (1..watch.len()).map(|at| has(at, PollFlags::POLLIN)).collect();
             drop(watch);
             let mut ended = ended.into_iter();

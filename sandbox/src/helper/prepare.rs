@@ -33,11 +33,9 @@ pub(super) fn prepare(
     let ids = match slot {
         Some(_) => settings.ids(slot)?,
         // Shared: nothing changes hands, the daemon's own user keeps it.
-        None => crate::steps::Ids {
-            host_uid: settings.uid.as_raw(),
-            host_gid: settings.gid.as_raw(),
-            own: false,
-        },
+        None => {
+            crate::steps::Ids { host_uid: settings.uid.as_raw(), host_gid: settings.gid.as_raw(), own: false }
+        }
     };
     let mode = match (kind == SFlag::S_IFDIR, ids.own) {
         (true, true) => 0o2770,

@@ -61,7 +61,8 @@ impl Settings {
         tighten()?;
         let landlock = if hello.without_landlock { None } else { sys::landlock_abi() };
         let cgroup = hello.cgroup.as_deref().map(Tree::open);
-        let namespaces = host_namespaces().map_err(|error| format!("cannot read its own namespaces: {error}"))?;
+        let namespaces =
+            host_namespaces().map_err(|error| format!("cannot read its own namespaces: {error}"))?;
         let policies = Policies::compile();
         seccomp::install(&policies.helper).map_err(|failed| failed.to_string())?;
         Ok(Settings {

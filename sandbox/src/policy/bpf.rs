@@ -23,16 +23,9 @@ const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 const ARGUMENTS: u32 = 16;
 
-/// Numbers that x86_64 kernels take for the x32 convention. They would name the same calls past every rule.
-#[cfg(target_arch = "x86_64")]
+/// Numbers that x86_64 kernels take for the x32 convention, where they would name the same calls past every rule.
+/// No other architecture has calls there.
 const X32: std::ops::Range<u32> = 0x4000_0000..0x8000_0000;
-
-/// What a range of call numbers gets.
-#[derive(Clone, PartialEq, Eq)]
-enum Leaf {
-    Answer(Answer),
-    Kill,
-}
 
 fn op(code: u32, k: u32) -> sock_filter {
     jump(code, k, 0, 0)
@@ -59,35 +52,33 @@ pub(super) fn compile(table: &Table, default: Answer) -> Program {
 }
 
 /// The whole number space as ascending starts, neighbours with equal answers joined.
-fn ranges(table: &Table, default: &Answer) -> Vec<(u32, Leaf)> {
-    let mut starts = BTreeMap::from([(0_u32, Leaf::Answer(default.clone()))]);
-    #[cfg(target_arch = "x86_64")]
-    {
-        starts.insert(X32.start, Leaf::Kill);
-        starts.insert(X32.end, Leaf::Answer(default.clone()));
+fn ranges(table: &Table, default: &Answer) -> Vec<(u32, Answer)> {
+    let mut starts = BTreeMap::from([(0_u32, default.clone())]);
+    if cfg!(target_arch = "x86_64") {
+        starts.insert(X32.start, Answer::Kill);
+        starts.insert(X32.end, default.clone());
     }
     for (number, answer) in table {
         let Ok(number) = u32::try_from(*number) else { continue };
-        starts.insert(number, Leaf::Answer(answer.clone()));
+        starts.insert(number, answer.clone());
     }
     for (number, _) in table {
         let Ok(number) = u32::try_from(*number) else { continue };
-        starts.entry(number + 1).or_insert_with(|| Leaf::Answer(default.clone()));
+        starts.entry(number + 1).or_insert_with(|| default.clone());
     }
-    let mut joined: Vec<(u32, Leaf)> = Vec::new();
-    for (start, leaf) in starts {
-        if joined.last().is_none_or(|(_, last)| *last != leaf) {
-            joined.push((start, leaf));
+    let mut joined: Vec<(u32, Answer)> = Vec::new();
+    for (start, answer) in starts {
+        if joined.last().is_none_or(|(_, last)| *last != answer) {
+            joined.push((start, answer));
         }
     }
     joined
 }
 
-fn tree(ranges: &[(u32, Leaf)]) -> Program {
+fn tree(ranges: &[(u32, Answer)]) -> Program {
     match ranges {
         [] => Vec::new(),
-        [(_, Leaf::Kill)] => vec![op(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS)],
-        [(_, Leaf::Answer(answer))] => block(answer),
+        [(_, answer)] => block(answer),
         _ => {
             let (left, right) = ranges.split_at(ranges.len() / 2);
             let (below, above) = (tree(left), tree(right));
@@ -118,6 +109,7 @@ fn block(answer: &Answer) -> Program {
         Answer::Error(errno) => {
             vec![op(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (errno.cast_unsigned() & 0xffff))]
         }
+        Answer::Kill => vec![op(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS)],
         Answer::Look(rules, otherwise) => {
             let mut program: Program = rules.iter().flat_map(rule).collect();
             program.extend(block(otherwise));

@@ -8,6 +8,9 @@ use libc::*;
 
 use super::{Answer, Condition, Rule, Table};
 
+/// `libc` names it on x86_64 only; the number is the same everywhere.
+const FCHMODAT2: i64 = 452;
+
 /// Allowed on both architectures, grouped by subject.
 #[rustfmt::skip]
 const ALLOWED: &[i64] = &[
@@ -21,7 +24,7 @@ const ALLOWED: &[i64] = &[
     // Files: names and attributes.
     SYS_fstat, SYS_newfstatat, SYS_statx, SYS_statfs, SYS_fstatfs, SYS_getdents64, SYS_getcwd, SYS_chdir, SYS_fchdir,
     SYS_mkdirat, SYS_mknodat, SYS_unlinkat, SYS_renameat, SYS_renameat2, SYS_linkat, SYS_symlinkat, SYS_readlinkat,
-    SYS_faccessat, SYS_faccessat2, SYS_fchmod, SYS_fchmodat, SYS_fchmodat2, SYS_fchown, SYS_fchownat, SYS_utimensat,
+    SYS_faccessat, SYS_faccessat2, SYS_fchmod, SYS_fchmodat, FCHMODAT2, SYS_fchown, SYS_fchownat, SYS_utimensat,
     SYS_umask, SYS_getxattr, SYS_lgetxattr, SYS_fgetxattr, SYS_listxattr, SYS_llistxattr, SYS_flistxattr,
     SYS_setxattr, SYS_lsetxattr, SYS_fsetxattr, SYS_removexattr, SYS_lremovexattr, SYS_fremovexattr,
     // Waiting for descriptors, timers as descriptors, watching files.
@@ -169,10 +172,7 @@ fn looks() -> Table {
         (SYS_ioctl, look([TIOCSTI, TIOCLINUX].map(|request| refuse(vec![low(1, request)], EPERM)).to_vec())),
         // The core limit of exactly 1 keeps a core_pattern pipe handler on the host from starting; 0 would not.
         // EINVAL and not EPERM: gpg ends itself on any other refusal.
-        (
-            SYS_prlimit64,
-            look(vec![refuse(vec![low(1, core), Condition::NotNull { argument: 2 }], EINVAL)]),
-        ),
+        (SYS_prlimit64, look(vec![refuse(vec![low(1, core), Condition::NotNull { argument: 2 }], EINVAL)])),
         (SYS_setrlimit, look(vec![refuse(vec![low(0, core)], EINVAL)])),
         // Filters of its own may only tighten; a listener would let a process answer for another.
         (SYS_seccomp, look(vec![refuse(vec![any_of(1, SECCOMP_FILTER_FLAG_NEW_LISTENER as u32)], EPERM)])),
@@ -193,7 +193,8 @@ fn looks() -> Table {
 fn socket() -> Answer {
     /// The type without `SOCK_NONBLOCK` and `SOCK_CLOEXEC`.
     const KIND: u32 = 0xf;
-    let low = |argument, value: i32| Condition::Low { argument, mask: u32::MAX, value: value.cast_unsigned() };
+    let low =
+        |argument, value: i32| Condition::Low { argument, mask: u32::MAX, value: value.cast_unsigned() };
     let kind = Condition::Low { argument: 1, mask: KIND, value: SOCK_STREAM.cast_unsigned() };
     let allow = |conditions| Rule { conditions, answer: Answer::Allow };
     let mut rules = vec![allow(vec![low(0, AF_UNIX)])];

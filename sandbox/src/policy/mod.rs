@@ -37,6 +37,8 @@ impl Policies {
 pub(crate) enum Answer {
     Allow,
     Error(i32),
+    /// Ends the process; for numbers of the x32 convention.
+    Kill,
     /// The first rule whose conditions all hold gives the answer; if none does, the second field.
     Look(Vec<Rule>, Box<Answer>),
 }

@@ -29,7 +29,8 @@ pub(crate) fn drop_all() -> Done {
     }
     sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).at(Step::Capabilities, "set no_new_privs")?;
     // After the last change of credentials, which would clear it: this process ends with the helper.
-    sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as _).at(Step::Capabilities, "tie the cell to the helper")?;
+    sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as _)
+        .at(Step::Capabilities, "tie the cell to the helper")?;
     sys::prctl(libc::PR_SET_DUMPABLE, 0).at(Step::Capabilities, "become untraceable")?;
     Ok(())
 }

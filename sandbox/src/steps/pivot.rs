@@ -17,6 +17,7 @@ pub(crate) fn enter() -> Done {
     pivot_root(".", ".").at(Step::Pivot, "pivot_root")?;
     umount2(".", MntFlags::MNT_DETACH).at(Step::Pivot, "detach the old root")?;
     std::env::set_current_dir("/").at(Step::Pivot, "enter the new root")?;
-    let root = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).at(Step::Pivot, "open the new root")?;
+    let root =
+        open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).at(Step::Pivot, "open the new root")?;
     sys::mount_setattr(root.as_fd(), Reach::One, RDONLY).at(Step::Pivot, "make the root read-only")
 }

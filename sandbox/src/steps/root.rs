@@ -45,7 +45,8 @@ impl HostLayout {
                 std::fs::read_link(path).ok().map(|target| (name, Entry::Link(target)))
             }
         };
-        let zone = std::fs::read_link("/etc/localtime").ok().filter(|to| to.starts_with("/usr/share/zoneinfo"));
+        let zone =
+            std::fs::read_link("/etc/localtime").ok().filter(|to| to.starts_with("/usr/share/zoneinfo"));
         let timezone = std::fs::read("/etc/timezone").ok().filter(|text| text.len() < 128);
         HostLayout { entries: NAMES.into_iter().filter_map(entry).collect(), localtime: zone, timezone }
     }
@@ -82,8 +83,8 @@ pub(crate) fn directory(path: impl AsRef<Path>) -> Done {
 /// Moves a detached mount onto `onto`, relative to the new root, without following a link.
 pub(crate) fn attach(tree: &OwnedFd, onto: &Path) -> Done {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    let point =
-        open(onto, flags, Mode::empty()).at(Step::Root, format_args!("open /{} in the cell", onto.display()))?;
+    let point = open(onto, flags, Mode::empty())
+        .at(Step::Root, format_args!("open /{} in the cell", onto.display()))?;
     sys::move_mount(tree.as_fd(), point.as_fd()).at(Step::Root, format_args!("mount /{}", onto.display()))
 }
 
