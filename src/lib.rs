@@ -22,8 +22,8 @@
 //! | 2 | [`store`] | 0, 1 |
 //! | 3 | [`broker`], [`claude`], [`telegram`], [`status`] | 0 to 2, never each other |
 //! | 4 | [`agent`] | 0 to 2, claude, broker, and the sandbox crate |
-//! | 5 | [`inbox`] | 0 to 2 |
-//! | 6 | [`router`], [`overview`] | 0 to 2, agent, inbox |
+//! | 5 | [`inbox`], [`overview`] | 0 to 2; overview also agent |
+//! | 6 | [`router`] | 0 to 2, agent, inbox, overview |
 //! | 7 | [`control`], [`daemon`], then [`cli`], then `main` | everything above |
 //!
 //! # Channels

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::agent::{Entry, Registry};
+use crate::agent::{Entry, Registry, memory_available};
 use crate::config::Settings;
 use crate::model::{AgentOverview, MachineOverview, Overview, TelegramState};
 use crate::store::{Store, StoreError};
@@ -75,10 +75,15 @@ impl Observer {
     /// Publishes a new picture after every change. Never ends.
     pub async fn publish(mut self, overview: watch::Sender<Arc<Overview>>) {
         let mut changes = self.registry.changes();
+        let mut told = String::new();
         loop {
             match self.look().await {
                 Ok(picture) => {
-                    crate::systemd::status(&line(&picture));
+                    let line = line(&picture);
+                    if line != told {
+                        crate::systemd::status(&line);
+                        told = line;
+                    }
                     overview.send_replace(Arc::new(picture));
                 }
                 Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "no overview"),
@@ -120,11 +125,4 @@ pub fn line(overview: &Overview) -> String {
         overview.queue.queued,
         overview.machine.tier
     )
-}
-
-/// `MemAvailable` in bytes.
-fn memory_available() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }

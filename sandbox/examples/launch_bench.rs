@@ -7,6 +7,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -54,10 +55,22 @@ impl Bench {
     }
 }
 
+/// How a baseline is started.
+#[derive(Clone, Copy)]
+enum Way {
+    /// `fork`, then `execve`: setting the uid (to the same one) keeps the standard library from `posix_spawn`.
+    Fork,
+    /// `posix_spawn`, which is a `vfork`: copies no page tables, and can do nothing between.
+    Spawn,
+}
+
 #[expect(clippy::disallowed_methods, reason = "the baselines are other ways to start a program")]
-fn run(argv: &[&str]) -> Outcome<Duration> {
+fn run(way: Way, argv: &[&str]) -> Outcome<Duration> {
     let start = Instant::now();
     let mut command = Command::new(argv[0]);
+    if matches!(way, Way::Fork) {
+        command.uid(nix::unistd::geteuid().as_raw());
+    }
     let status = command.args(&argv[1..]).env_clear().stdin(Stdio::null()).stdout(Stdio::null()).status()?;
     assert!(status.success(), "{argv:?} failed");
     Ok(start.elapsed())
@@ -123,28 +136,34 @@ fn main() -> Outcome<()> {
     fs::create_dir_all(&spare)?;
     let has_bwrap = Path::new("/usr/bin/bwrap").exists();
     let bwrap = bwrap(spare.to_str().ok_or("temporary directory is not UTF-8")?);
-    let mut times: [Vec<Duration>; 5] = Default::default();
+    let mut times: [Vec<Duration>; 6] = Default::default();
     for round in 0..rounds + 3 {
         let keep = round >= 3;
-        for turn in 0..3 {
+        for turn in 0..4 {
             // Another order each round, so that no variant always follows the same one.
-            let variant = if round % 2 == 0 { (turn + round) % 3 } else { (round + 5 - turn) % 3 };
+            let variant = if round % 2 == 0 { (turn + round) % 4 } else { (round + 7 - turn) % 4 };
             let found: Vec<(usize, Duration)> = match variant {
-                0 => vec![(0, run(&[PROGRAM])?)],
+                0 => vec![(0, run(Way::Fork, &[PROGRAM])?)],
+                2 => vec![(5, run(Way::Spawn, &[PROGRAM])?)],
                 1 => (1..).zip(bench.ours()?).collect(),
-                _ if has_bwrap => vec![(4, run(&bwrap)?)],
+                _ if has_bwrap => vec![(4, run(Way::Spawn, &bwrap)?)],
                 _ => Vec::new(),
             };
             found.into_iter().filter(|_| keep).for_each(|(at, time)| times[at].push(time));
         }
     }
-    let [plain, running, ended, gone, other] = times.map(median);
+    let [plain, running, ended, gone, other, spawn] = times.map(median);
     writeln!(out, "{rounds} rounds, interleaved, medians, {PROGRAM}:")?;
     writeln!(out, "  plain fork+exec+wait               {plain:.3} ms  1.00")?;
+    writeln!(out, "  posix_spawn+wait                   {spawn:.3} ms  {:.2}", spawn / plain)?;
     writeln!(out, "  cell, until it executes            {running:.3} ms  {:.2}", running / plain)?;
     writeln!(out, "  cell, until its end is known       {ended:.3} ms  {:.2}", ended / plain)?;
     writeln!(out, "  cell, until nothing of it is left  {gone:.3} ms  {:.2}", gone / plain)?;
-    writeln!(out, "  bwrap, until it ends (no seccomp, Landlock, limits) {other:.3} ms  {:.2}", other / plain)?;
+    writeln!(
+        out,
+        "  bwrap, until it ends (no seccomp, Landlock, limits) {other:.3} ms  {:.2}",
+        other / plain
+    )?;
     drop(bench);
     fs::remove_dir_all(root)?;
     Ok(())

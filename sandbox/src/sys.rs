@@ -260,9 +260,21 @@ pub(crate) fn exec(program: &CStr, argv: &[CString], env: &[CString]) -> Errno {
     }
 }
 
-/// Gives `SIGPIPE`, which Rust programs ignore, its usual effect again.
-pub(crate) fn default_sigpipe() -> Result<()> {
-    // SAFETY: installs no handler, only the default action.
-    let old = unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+/// Gives a signal its usual effect again. By the bare call: libc refuses the two signals it keeps for itself, which
+/// a parent may nevertheless have left ignored.
+pub(crate) fn default_signal(signal: c_int) -> Result<()> {
+    /// The kernel's `struct sigaction` on x86_64 and aarch64: handler, flags, restorer, mask. All zero is the default.
+    const DEFAULT: [u64; 4] = [0; 4];
+    const NOWHERE: *mut u64 = std::ptr::null_mut();
+    // SAFETY: the structure is as large as the kernel reads and outlives the call; no handler is installed.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), NOWHERE, size_of::<u64>()) };
+    Errno::result(answer).map(drop)
+}
+
+/// Makes a signal have no effect.
+pub(crate) fn ignore_signal(signal: c_int) -> Result<()> {
+    // SAFETY: installs no handler, only the kernel's own way to ignore.
+    let old = unsafe { libc::signal(signal, libc::SIG_IGN) };
     if old == libc::SIG_ERR { Err(Errno::last()) } else { Ok(()) }
 }

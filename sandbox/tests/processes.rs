@@ -138,3 +138,15 @@ fn a_cell_knows_its_memory() {
     let bytes = cell.memory().expect("readable");
     assert!((100_000..100_000_000).contains(&bytes), "{bytes}");
 }
+
+#[test]
+fn a_signal_to_the_whole_service_does_not_end_the_helper_before_the_daemon() {
+    let env = Env::new();
+    let helper = nix::unistd::Pid::from_raw(env.launcher.helper_pid().cast_signed());
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        nix::sys::signal::kill(helper, signal).expect("signal");
+    }
+    let output = env.sh("grep -E 'Sig(Ign|Blk)' /proc/self/status | tr -d '\\t'; kill -TERM $$; echo never");
+    assert_eq!(output.text, "SigBlk:0000000000000000\nSigIgn:0000000000000000\n");
+    assert_eq!(output.status.end, End::Signaled(15));
+}

@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::Context;
 use super::registry::Entry;
-use super::session::{Action, Closing, Input, Limits, Session, StartFailure, Timer, TurnEnd};
+use super::session::{Action, Arrival, Closing, Input, Limits, Session, StartFailure, Timer, TurnEnd};
 use super::start::{self, Live};
 use crate::claude::{self, Answer, Claude, ClaudeEvent, Gone, MessageState, Outcome};
 use crate::config::{AgentSettings, Permissions};
@@ -26,7 +26,7 @@ use crate::store::{Conversation, Ending, NewNotice, Run, StoreError};
 
 /// What the supervisor tells a conversation.
 pub(super) enum Order {
-    Prompt(Run),
+    Prompt(Run, Arrival),
     Renew,
     Cancel(RunId),
     Stop,
@@ -49,6 +49,8 @@ pub(super) struct Actor {
     /// Model calls since the last ending.
     calls: Vec<ModelCall>,
     drained: Option<oneshot::Sender<()>>,
+    /// Notified when the memory of an idle cell is wanted elsewhere.
+    wish: Arc<Notify>,
     dead: bool,
 }
 
@@ -71,6 +73,7 @@ impl Actor {
             sources: HashMap::new(),
             calls: Vec::new(),
             drained: None,
+            wish: Arc::new(Notify::new()),
             dead: false,
         }
     }
@@ -88,6 +91,7 @@ impl Actor {
                     self.starting = None;
                     Some(self.started(started))
                 }
+                () = self.wish.notified() => Some(Input::Yield),
                 timer = next_timer(&self.timers) => {
                     self.timers.remove(&timer);
                     Some(Input::Timer(timer))
@@ -108,10 +112,10 @@ impl Actor {
 
     fn order(&mut self, order: Order) -> Option<Input> {
         Some(match order {
-            Order::Prompt(run) => {
+            Order::Prompt(run, arrival) => {
                 self.sources.insert(run.id, Source { inbox: run.inbox, reply_to: run.reply_to });
                 self.session.set_limits(limits(agent_settings(&self.context, &self.conversation).as_ref()));
-                Input::Enqueue(Box::new(run))
+                Input::Enqueue(Box::new(run), arrival)
             }
             Order::Renew => Input::Renew,
             Order::Cancel(run) => Input::Cancel(run),
@@ -417,6 +421,7 @@ impl Actor {
                 cell,
             },
             self.live.as_ref().map(|live| Arc::clone(&live.control)),
+            &self.wish,
         );
     }
 }

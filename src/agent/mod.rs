@@ -6,6 +6,7 @@
 //! Invariant: a run reaches an actor only after its row is committed, and leaves it only by a committed ending.
 
 mod actor;
+mod admission;
 mod cell;
 mod registry;
 mod session;
@@ -17,8 +18,10 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+pub use admission::memory_available;
 pub use cell::{BROKER_PORT, CLAUDE_IN_CELL, CellError, Cells, LiveCell, Program, layers};
 pub use registry::{Entry, Registry};
+pub use session::Arrival;
 
 use crate::announce::Announcer;
 use crate::claude::CredentialKind;
@@ -43,7 +46,7 @@ pub struct Context {
 }
 
 enum Message {
-    Prompt(Run),
+    Prompt(Run, Arrival),
     Renew(Conversation),
     Cancel(ConversationId, RunId),
     Stop(Place, oneshot::Sender<usize>),
@@ -69,8 +72,8 @@ impl Agents {
     }
 
     /// Gives a stored run to its conversation.
-    pub async fn prompt(&self, run: Run) {
-        self.tell(Message::Prompt(run)).await;
+    pub async fn prompt(&self, run: Run, arrival: Arrival) {
+        self.tell(Message::Prompt(run, arrival)).await;
     }
 
     /// Begins a fresh session; a running turn is stopped first.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::claude::Control;
 use crate::model::{AgentName, CellOverview, ConversationId, Place};
@@ -23,37 +23,67 @@ pub struct Entry {
     pub cell: Option<CellOverview>,
 }
 
+/// A row: what is shown, and the ways to reach the conversation.
+struct Row {
+    entry: Entry,
+    /// The live cell's handle, for its memory.
+    meter: Option<Arc<dyn Control>>,
+    /// Wakes the actor to end its process if nothing runs.
+    wish: Arc<Notify>,
+}
+
 /// The table; clones share it.
 #[derive(Clone)]
 pub struct Registry {
-    entries: Arc<Mutex<BTreeMap<ConversationId, (Entry, Option<Arc<dyn Control>>)>>>,
+    rows: Arc<Mutex<BTreeMap<ConversationId, Row>>>,
     changed: watch::Sender<()>,
 }
 
 impl Default for Registry {
     fn default() -> Self {
-        Self { entries: Arc::default(), changed: watch::Sender::new(()) }
+        Self { rows: Arc::default(), changed: watch::Sender::new(()) }
     }
 }
 
 impl Registry {
-    /// Replaces one entry.
-    pub(super) fn put(&self, id: ConversationId, entry: Entry, meter: Option<Arc<dyn Control>>) {
-        let mut entries = self.lock();
-        if entries.get(&id).map(|(old, _)| old) != Some(&entry) {
-            entries.insert(id, (entry, meter));
-            drop(entries);
+    /// Replaces one row. `wish` wakes the conversation's actor.
+    pub(super) fn put(
+        &self,
+        id: ConversationId,
+        entry: Entry,
+        meter: Option<Arc<dyn Control>>,
+        wish: &Arc<Notify>,
+    ) {
+        let mut rows = self.lock();
+        if rows.get(&id).map(|row| &row.entry) != Some(&entry) {
+            rows.insert(id, Row { entry, meter, wish: Arc::clone(wish) });
+            drop(rows);
             self.changed.send_replace(());
+        }
+    }
+
+    /// Asks the idle conversation whose cell is the oldest to end it. `false` when every cell is busy.
+    pub(super) fn yield_one(&self) -> bool {
+        let rows = self.lock();
+        let idle = rows.values().filter(|row| !row.entry.busy);
+        let oldest =
+            idle.filter_map(|row| Some((row.entry.cell.as_ref()?.started_at, row))).min_by_key(|(at, _)| *at);
+        match oldest {
+            Some((_, row)) => {
+                row.wish.notify_one();
+                true
+            }
+            None => false,
         }
     }
 
     /// All entries as they stand, the memory of their cells measured now.
     #[must_use]
     pub fn entries(&self) -> Vec<(ConversationId, Entry)> {
-        let measured = |(id, (entry, meter)): (&ConversationId, &(Entry, Option<Arc<dyn Control>>))| {
-            let mut entry = entry.clone();
+        let measured = |(id, row): (&ConversationId, &Row)| {
+            let mut entry = row.entry.clone();
             if let Some(cell) = &mut entry.cell {
-                cell.memory = meter.as_ref().and_then(|meter| meter.memory());
+                cell.memory = row.meter.as_ref().and_then(|meter| meter.memory());
             }
             (*id, entry)
         };
@@ -67,7 +97,7 @@ impl Registry {
     }
 
     /// A poisoned table is still a table: every write replaces one whole entry.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ConversationId, (Entry, Option<Arc<dyn Control>>)>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ConversationId, Row>> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -16,7 +16,7 @@ use crate::model::{AgentEvent, Failure, RunId, RunState, SessionId, ToolActivity
 use crate::store::Run;
 
 /// How often one run is handed to Claude before it is given up.
-pub(super) const ATTEMPTS: u32 = 3;
+pub(super) const ATTEMPTS: u32 = 5;
 
 /// How long an interrupted turn may take to end before its process is killed.
 pub(super) const INTERRUPT_GRACE: Duration = Duration::from_secs(10);
@@ -25,7 +25,7 @@ pub(super) const INTERRUPT_GRACE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Input {
     /// A stored run joins the queue.
-    Enqueue(Box<Run>),
+    Enqueue(Box<Run>, Arrival),
     /// A queued run was cancelled in the store.
     Cancel(RunId),
     /// The owner wants the running turn to end.
@@ -63,6 +63,15 @@ pub(super) enum Input {
     Timer(Timer),
 }
 
+/// How a run came to its conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// The owner has just sent it: if it has to wait, they are told.
+    Fresh,
+    /// An earlier life of the daemon left it, and told them then.
+    Recovered,
+}
+
 /// Why a process could not be started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum StartFailure {
@@ -72,6 +81,8 @@ pub(super) enum StartFailure {
     SessionExists,
     /// The process did not become ready in time.
     Hung(Failure),
+    /// The process was killed while it started.
+    Died(Failure),
     /// Anything else.
     Failed(Failure),
 }
@@ -181,6 +192,8 @@ pub(super) struct Session {
     renew: bool,
     /// The daemon is going down: what is not ended stays in the store for the next start.
     draining: bool,
+    /// Starts in a row that were cut off.
+    deaths: u32,
     /// Lines the next answer begins with.
     preface: Vec<String>,
 }
@@ -194,7 +207,7 @@ enum Phase {
     /// A process waits. `own`: a turn of its own is running.
     Idle { own: bool },
     /// A run is with Claude.
-    Busy(Busy),
+    Busy(Box<Busy>),
     /// The process has been told to end.
     Ending,
 }
@@ -226,6 +239,7 @@ impl Session {
             background: 0,
             renew: false,
             draining: false,
+            deaths: 0,
             preface: Vec::new(),
         }
     }
@@ -249,7 +263,7 @@ impl Session {
     pub(super) fn on(&mut self, input: Input) -> Vec<Action> {
         let mut out = Vec::new();
         match input {
-            Input::Enqueue(run) => self.enqueue(*run, &mut out),
+            Input::Enqueue(run, arrival) => self.enqueue(*run, arrival, &mut out),
             Input::Cancel(run) => {
                 self.queue.retain(|waiting| waiting.id != run);
                 out.push(Action::Emit(Some(run), AgentEvent::Cancelled));
@@ -267,6 +281,7 @@ impl Session {
             Input::Ready => {
                 if matches!(self.phase, Phase::Starting { .. }) {
                     self.phase = Phase::Idle { own: false };
+                    self.deaths = 0;
                 }
             }
             Input::StartFailed(failure) => self.start_failed(failure, &mut out),
@@ -286,9 +301,9 @@ impl Session {
         out
     }
 
-    fn enqueue(&mut self, run: Run, out: &mut Vec<Action>) {
+    fn enqueue(&mut self, run: Run, arrival: Arrival, out: &mut Vec<Action>) {
         let ahead = self.queue.len() + usize::from(matches!(self.phase, Phase::Busy(_)));
-        if ahead > 0 {
+        if ahead > 0 && arrival == Arrival::Fresh {
             out.push(Action::Emit(Some(run.id), AgentEvent::Queued { ahead }));
         }
         self.queue.push_back(run);
@@ -349,7 +364,7 @@ impl Session {
         out.push(Action::Emit(Some(run.id), AgentEvent::Started));
         out.push(Action::Arm(Timer::TurnLimit, self.limits.turn));
         let text = String::new();
-        self.phase = Phase::Busy(Busy { run, message, taken: false, text, stop: None });
+        self.phase = Phase::Busy(Box::new(Busy { run, message, taken: false, text, stop: None }));
     }
 
     fn turn_started(&mut self) {
@@ -396,7 +411,7 @@ impl Session {
                     out.push(Action::Begun(end.session.clone()));
                 }
                 self.begun = true;
-                let closing = self.close(busy, end);
+                let closing = self.close(*busy, end);
                 out.push(Action::End(Box::new(closing)));
                 if self.draining {
                     self.end_if_idle(out);
@@ -486,7 +501,11 @@ impl Session {
                 self.preface
                     .push("The earlier conversation could not be resumed; this is a fresh one.".to_owned());
             }
-            StartFailure::Failed(failure) | StartFailure::Hung(failure) => self.fail_first(failure, out),
+            StartFailure::Died(_) if self.deaths + 1 < ATTEMPTS => self.deaths += 1,
+            StartFailure::Failed(failure) | StartFailure::Hung(failure) | StartFailure::Died(failure) => {
+                self.deaths = 0;
+                self.fail_first(failure, out);
+            }
             StartFailure::NoSession | StartFailure::SessionExists => {
                 let what = "Claude refused the session it was given".to_owned();
                 let fix = "Send /new to begin a fresh one, then send your message again".to_owned();
@@ -533,7 +552,7 @@ impl Session {
                 }
             }
             Phase::Busy(busy) => {
-                let closing = self.close(busy, TurnEnd::default());
+                let closing = self.close(*busy, TurnEnd::default());
                 out.push(Action::End(Box::new(closing)));
             }
             Phase::Cold | Phase::Starting { .. } | Phase::Idle { .. } | Phase::Ending => {}

@@ -23,7 +23,7 @@ fn run(id: i64, attempts: u32) -> Run {
 }
 
 fn enqueue(session: &mut Session, id: i64) -> Vec<Action> {
-    session.on(Input::Enqueue(Box::new(run(id, 0))))
+    session.on(Input::Enqueue(Box::new(run(id, 0)), Arrival::Fresh))
 }
 
 /// A session with run 1 at Claude; returns the message id.
@@ -200,7 +200,7 @@ fn a_crash_is_picked_up_again_with_a_note_and_given_up_in_the_end() {
 #[test]
 fn a_run_found_running_after_a_restart_is_resumed_and_says_so() {
     let mut session = Session::new(LIMITS, true);
-    let actions = session.on(Input::Enqueue(Box::new(run(1, 1))));
+    let actions = session.on(Input::Enqueue(Box::new(run(1, 1)), Arrival::Recovered));
     assert_eq!(actions, [Action::Launch { resume: true }]);
     let message = message_of(&session.on(Input::Ready));
     let told = session.on(Input::Taken(message.clone()));
@@ -213,7 +213,7 @@ fn a_run_found_running_after_a_restart_is_resumed_and_says_so() {
 #[test]
 fn a_run_handed_over_too_often_is_given_up_unstarted() {
     let mut session = Session::new(LIMITS, true);
-    session.on(Input::Enqueue(Box::new(run(1, ATTEMPTS))));
+    session.on(Input::Enqueue(Box::new(run(1, ATTEMPTS)), Arrival::Recovered));
     enqueue(&mut session, 2);
     let actions = session.on(Input::Ready);
     assert_eq!(endings(&actions)[0].1, RunState::Failed);
@@ -311,4 +311,23 @@ fn a_draining_daemon_lets_the_turn_end_and_hands_nothing_more_over() {
     session.on(Input::Drain);
     let actions = session.on(Input::Exited { said: String::new() });
     assert_eq!(endings(&actions), [], "it stays in the store for the next start");
+}
+
+#[test]
+fn a_process_killed_while_it_starts_is_started_again_and_given_up_in_the_end() {
+    let mut session = Session::new(LIMITS, false);
+    enqueue(&mut session, 1);
+    for _ in 1..ATTEMPTS {
+        let actions = session.on(Input::StartFailed(StartFailure::Died(failure("Killed"))));
+        assert_eq!(actions, [Action::Launch { resume: false }]);
+    }
+    let actions = session.on(Input::StartFailed(StartFailure::Died(failure("Killed"))));
+    assert_eq!(endings(&actions), [(1, RunState::Failed, "⚠️ Killed.\nFix it.".to_owned())]);
+}
+
+#[test]
+fn a_recovered_run_that_waits_is_not_announced_again() {
+    let mut session = Session::new(LIMITS, true);
+    session.on(Input::Enqueue(Box::new(run(1, 1)), Arrival::Recovered));
+    assert_eq!(session.on(Input::Enqueue(Box::new(run(2, 0)), Arrival::Recovered)), []);
 }

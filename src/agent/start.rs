@@ -8,10 +8,10 @@ use tokio::sync::mpsc;
 use super::actor::now;
 use super::cell::{BROKER_PORT, CLAUDE_IN_CELL, Program};
 use super::session::StartFailure;
-use super::{Context, chain};
+use super::{Context, admission, chain};
 use crate::claude::{
-    self, Claude, ClaudeEvent, Command, Control, CredentialKind, Invocation, Mode, Opening, SpawnError,
-    StartError,
+    self, Claude, ClaudeEvent, Command, Control, CredentialKind, Exit, Exited, Invocation, Mode, Opening,
+    SpawnError, StartError,
 };
 use crate::config::{AgentSettings, Permissions};
 use crate::model::{Failure, ModelCall};
@@ -71,6 +71,7 @@ pub(super) async fn start(
         broker_port: BROKER_PORT,
         credential: context.credential.unwrap_or(CredentialKind::ApiKey),
     };
+    admission::make_room(&context.registry).await;
     let mut opened = None;
     let keep = &mut opened;
     let spawn = |command: Command, stdio| async move {
@@ -79,7 +80,7 @@ pub(super) async fn start(
         let env = command.environment.into_iter().map(|(name, value)| (name.into(), value.into()));
         let program = Program { argv: argv.collect(), env: env.collect(), stdio };
         let cell = context.cells.open(&conversation.agent, settings, program).await;
-        let cell = cell.map_err(|error| SpawnError::from(error))?;
+        let cell = cell.map_err(SpawnError::from)?;
         *keep = Some((cell.calls, Arc::clone(&cell.control)));
         Ok(claude::Cell { control: cell.control, exit: cell.exit })
     };
@@ -101,6 +102,9 @@ pub(super) async fn start(
                         what: format!("{} ({})", told.what, chain(cause.as_ref())),
                         fix: told.fix,
                     })
+                }
+                StartError::Ended(Exited { how: Exit::Signal(_) | Exit::Unknown, .. }) => {
+                    StartFailure::Died(error.failure())
                 }
                 _ => StartFailure::Failed(error.failure()),
             })

@@ -41,9 +41,9 @@ impl Supervisor {
                 }
             };
             match message {
-                Some(Message::Prompt(run)) => {
+                Some(Message::Prompt(run, arrival)) => {
                     let conversation = run.conversation.clone();
-                    self.order(conversation, Order::Prompt(run)).await;
+                    self.order(conversation, Order::Prompt(run, arrival)).await;
                 }
                 Some(Message::Renew(conversation)) => self.order(conversation, Order::Renew).await,
                 Some(Message::Cancel(conversation, run)) => {

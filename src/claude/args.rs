@@ -189,7 +189,10 @@ mod tests {
     #[test]
     fn the_environment_holds_a_placeholder_and_one_way_out() {
         let names = |invocation: &Invocation| -> Vec<String> {
-            environment(invocation).into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+            environment(invocation.broker_port, invocation.credential)
+                .into_iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect()
         };
         let key = names(&invocation());
         assert_eq!(

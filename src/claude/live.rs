@@ -2,7 +2,6 @@
 //!
 //! Each test has a directory of its own and talks to its own scripted API. Without the variable they pass and say so.
 
-
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};

@@ -157,13 +157,8 @@ impl Claude {
         // From here on the process ends with this guard, whatever goes wrong.
         let (stdin, lines) = mpsc::channel(LINES_WAITING);
         let (ended_sender, ended) = watch::channel(false);
-        let mut claude = Self {
-            stdin,
-            control,
-            ended,
-            ready: Ready { version: None },
-            requests: AtomicU64::new(1),
-        };
+        let mut claude =
+            Self { stdin, control, ended, ready: Ready { version: None }, requests: AtomicU64::new(1) };
         tokio::spawn(pump::write(to_stdin, lines));
         let spent = match invocation.opening {
             Opening::New => Some(0.0),

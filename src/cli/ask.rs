@@ -26,7 +26,7 @@ pub(super) struct Ask {
     #[arg(value_name = "TEXT")]
     words: Vec<String>,
     /// Go on where the last question to this agent ended, instead of beginning afresh
-    #[arg(short, long = "continue")]
+    #[arg(short = 'c', long = "continue")]
     go_on: bool,
     /// Keep a conversation of this name, apart from other questions; it always goes on
     #[arg(long, value_name = "NAME", value_parser = conversation)]

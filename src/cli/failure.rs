@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use super::terminal::plain;
 use crate::config::ConfigErrors;
 use crate::config::password::PasswordError;
-use crate::daemon::DaemonError;
+use crate::control::ControlError;
+use crate::daemon::{DaemonError, ExecError};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +82,9 @@ pub enum CliError {
     /// The daemon ended by an error.
     #[error("the daemon failed")]
     Daemon(#[from] DaemonError),
+    /// A command could not be run in a cell.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
 }
 
 impl CliError {
@@ -93,7 +97,9 @@ impl CliError {
             Self::Data(_) => 65,
             Self::NotRunning { .. } => 69,
             Self::Refused { .. } | Self::RunFailed { .. } | Self::SomeFailed(_) => 70,
-            Self::Password(_) | Self::Daemon(_) => 70,
+            Self::Daemon(error) | Self::Exec(ExecError::Daemon(error)) => daemon_code(error),
+            Self::Exec(ExecError::NoAgent(_)) => 64,
+            Self::Password(_) | Self::Exec(ExecError::Cell(_)) => 70,
             Self::Io { .. } => 74,
             Self::Stopped | Self::WentAway { .. } => 75,
             Self::Protocol(_) => 76,
@@ -121,6 +127,17 @@ impl CliError {
             io::ErrorKind::BrokenPipe => Self::OutputClosed,
             _ => Self::Io { operation, source },
         }
+    }
+}
+
+/// What the service manager, and a person, can tell from the daemon's exit code.
+fn daemon_code(error: &DaemonError) -> u8 {
+    match error {
+        DaemonError::Settings(_) | DaemonError::Credential(_) => 78,
+        DaemonError::Control(ControlError::Running(_)) | DaemonError::PartEnded(_) => 75,
+        DaemonError::State { .. } => 73,
+        DaemonError::Status(_) | DaemonError::Helper(_) => 69,
+        _ => 70,
     }
 }
 

@@ -152,7 +152,7 @@ impl Cli {
             Command::Ask(ask) => block_on(ask.run(&paths))??,
             Command::Chat(chat) => block_on(chat.run(&paths))??,
             Command::Pair(form) => block_on(pair::run(&paths, form))??,
-            Command::Exec(exec) => return block_on(exec.run(&paths))?,
+            Command::Exec(exec) => return exec.run(&paths),
             Command::Reload => block_on(reload::run(&paths))??,
             Command::HashPassword => hash_password::run()?,
             Command::Completion { shell } => completion(shell)?,
@@ -169,7 +169,11 @@ fn agent_name(text: &str) -> Result<AgentName, crate::model::AgentNameError> {
 
 fn paths(flag: Option<&Path>, variable: Option<OsString>) -> Paths {
     let variable = variable.filter(|value| !value.is_empty()).map(PathBuf::from);
-    flag.map(Path::to_owned).or(variable).map_or_else(Paths::installed, |state| Paths::under(&state))
+    match flag.map(Path::to_owned).or(variable) {
+        // From the root on: the daemon and its helper name these places from other directories too.
+        Some(state) => Paths::under(&std::path::absolute(&state).unwrap_or(state)),
+        None => Paths::installed(),
+    }
 }
 
 /// A runtime of one thread, for one command.

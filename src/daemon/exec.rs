@@ -31,7 +31,7 @@ pub enum ExecError {
 }
 
 /// Runs a command in a cell of `agent` without a daemon; returns its exit code (128 and the signal's number when a signal
-/// ended it). Call with one thread.
+/// ended it). Call with one thread; `unprivileged` is called when more may be started.
 ///
 /// # Errors
 /// When there is no cell to run it in; nothing has run then.
@@ -41,6 +41,7 @@ pub fn exec_alone(
     argv: Vec<String>,
     env: Vec<(String, String)>,
     stdio: [OwnedFd; 3],
+    unprivileged: impl FnOnce(),
 ) -> Result<i32, ExecError> {
     let settings =
         config::load(&paths.config).map_err(|e| ExecError::Daemon(DaemonError::Settings(e)))?.settings;
@@ -52,6 +53,7 @@ pub fn exec_alone(
         ControlServer::bind(&paths.control).map_err(|e| ExecError::Daemon(DaemonError::Control(e)))?;
     let launcher = start_helper(paths).map_err(ExecError::Daemon)?;
     privileges::drop_all().map_err(|e| ExecError::Daemon(DaemonError::Privileges(e)))?;
+    unprivileged();
     let _ = rustls::crypto::ring::default_provider().install_default();
     let store = Store::open(&paths.database).map_err(|e| ExecError::Daemon(DaemonError::Store(e)))?;
     let broker = Broker::new(&settings.claude.upstream, credentials.model)

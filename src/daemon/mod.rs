@@ -38,11 +38,11 @@ use crate::telegram::SetupError;
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
     /// The settings are wrong.
-    #[error("{0}")]
-    Settings(#[source] ConfigErrors),
+    #[error(transparent)]
+    Settings(ConfigErrors),
     /// A secret cannot be used.
-    #[error("{0}")]
-    Credential(#[source] CredentialError),
+    #[error(transparent)]
+    Credential(CredentialError),
     /// A directory or file of the state cannot be made.
     #[error("cannot prepare {}", path.display())]
     State {

@@ -15,7 +15,7 @@ use super::answers::Answers;
 use super::chat::{self, Chat};
 use super::reload::Reload;
 use super::{DaemonError, machine};
-use crate::agent::{Agents, Cells, Context, Registry};
+use crate::agent::{Agents, Arrival, Cells, Context, Registry};
 use crate::announce::Announcer;
 use crate::broker::Broker;
 use crate::claude::CredentialKind;
@@ -59,6 +59,10 @@ struct Actors {
 }
 
 /// Starts everything, says READY, and serves until told to stop.
+#[expect(
+    clippy::too_many_lines,
+    reason = "the one list of every actor and channel; a reader wants it in one piece"
+)]
 pub(super) async fn serve(parts: Parts) -> Result<(), DaemonError> {
     let Parts { paths, settings, credentials, control, launcher, store } = parts;
     let mut signals = Signals::new()?;
@@ -102,7 +106,7 @@ pub(super) async fn serve(parts: Parts) -> Result<(), DaemonError> {
         store: store.clone(),
         agents: agents.clone(),
         settings: settings.clone(),
-        overview: overview.subscribe(),
+        observer: observer.clone(),
         access: access.clone(),
         announcer: announcer.clone(),
     };
@@ -170,7 +174,7 @@ async fn resume(store: &Store, agents: &Agents, inbox: &Inbox) -> Result<(), Dae
     // Not awaited: the queues are bounded, and their readers start after this.
     tokio::spawn(async move {
         for run in runs {
-            agents.prompt(run).await;
+            agents.prompt(run, Arrival::Recovered).await;
         }
         match inbox.replay().await {
             Ok(0) => {}

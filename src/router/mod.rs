@@ -14,14 +14,14 @@ use tokio::sync::{mpsc, watch};
 
 pub use route::{Route, Table, route};
 
-use crate::agent::Agents;
+use crate::agent::{Agents, Arrival};
 use crate::announce::Announcer;
 use crate::config::Settings;
 use crate::failpoint;
 use crate::model::{
-    Access, AgentEvent, AgentName, Content, ConversationId, Inbound, Outbound, Overview, Place, RunId, Usage,
-    UserId,
+    Access, AgentEvent, AgentName, Content, ConversationId, Inbound, Outbound, Place, RunId, Usage, UserId,
 };
+use crate::overview::Observer;
 use crate::store::{NewNotice, NewRun, Store, StoreError};
 
 /// What the router acts upon.
@@ -32,8 +32,8 @@ pub struct Router {
     pub agents: Agents,
     /// Settings in force.
     pub settings: watch::Receiver<Arc<Settings>>,
-    /// How things stand.
-    pub overview: watch::Receiver<Arc<Overview>>,
+    /// Sees how things stand.
+    pub observer: Observer,
     /// Who is answered.
     pub access: watch::Sender<Access>,
     /// The ways out.
@@ -91,7 +91,7 @@ impl Router {
                 self.say(inbound, format!("Fresh start: **{agent}** has forgotten this conversation.")).await
             }
             Route::Status => {
-                let text = status_text::status(&self.overview.borrow());
+                let text = status_text::status(&self.observer.look().await?);
                 self.say(inbound, text).await
             }
             Route::Choose(agent) => {
@@ -111,7 +111,7 @@ impl Router {
         let run = self.store.enqueue_run(new).await?;
         failpoint::reach("run.queued");
         tracing::info!(run = run.id.0, agent = %run.conversation.agent, place = %run.conversation.place, "queued");
-        self.agents.prompt(run).await;
+        self.agents.prompt(run, Arrival::Fresh).await;
         Ok(())
     }
 

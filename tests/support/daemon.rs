@@ -6,6 +6,7 @@ use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use super::{Model, OWNER, Phone, claude};
@@ -23,7 +24,8 @@ pub struct Daemon {
     _dir: tempfile::TempDir,
     settings: String,
     environment: Vec<(String, String)>,
-    notify: UnixDatagram,
+    /// What the daemon told the service manager: drained at once, as systemd does, or the daemon would block.
+    notify: Receiver<String>,
 }
 
 /// A key that must never be seen inside a cell, in a log or in the database.
@@ -48,8 +50,18 @@ impl Daemon {
             model.url()
         );
         let notify = UnixDatagram::bind(dir.path().join("notify")).unwrap();
-        notify.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-        let daemon = Self { state, child: None, _dir: dir, settings, environment: Vec::new(), notify };
+        let (lines, notify_lines) = mpsc::sync_channel(10_000);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length) = notify.recv(&mut buffer) {
+                let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                if text.lines().any(|line| lines.try_send(line.to_owned()).is_err()) {
+                    return;
+                }
+            }
+        });
+        let daemon =
+            Self { state, child: None, _dir: dir, settings, environment: Vec::new(), notify: notify_lines };
         daemon.write_settings(&daemon.settings);
         daemon
     }
@@ -92,13 +104,15 @@ impl Daemon {
     pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         let log = OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_skep"));
+        let mut command =
+            Command::new(std::env::var("SKEP_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_skep").to_owned()));
         command
             .arg("--state")
             .arg(&self.state)
             .arg("daemon")
             .env("NOTIFY_SOCKET", self.state.parent().unwrap().join("notify"))
             .env_remove("SKEP_KILL_AT")
+            .env("SKEP_LOG", "debug")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
@@ -112,7 +126,9 @@ impl Daemon {
     pub fn wait_ready(&mut self) {
         let end = Instant::now() + Duration::from_secs(60);
         while Instant::now() < end {
-            if self.notified().iter().any(|line| line == "READY=1") {
+            if let Ok(line) = self.notify.recv_timeout(Duration::from_millis(20))
+                && line == "READY=1"
+            {
                 return;
             }
             if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
@@ -124,15 +140,7 @@ impl Daemon {
 
     /// What the daemon told the service manager since the last call.
     pub fn notified(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        let mut buffer = [0; 4096];
-        while let Ok(length) = self.notify.recv(&mut buffer) {
-            lines.extend(String::from_utf8_lossy(&buffer[..length]).lines().map(str::to_owned));
-            if lines.iter().any(|line| line == "READY=1") {
-                break;
-            }
-        }
-        lines
+        self.notify.try_iter().collect()
     }
 
     pub fn pid(&self) -> u32 {

@@ -2,8 +2,14 @@
 //!
 //! Everything is real but the two remote services: the built `skep daemon`, its helper, a cell, the Claude Code CLI.
 
-#![allow(dead_code, reason = "each test binary uses its own part")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "test support")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "test support"
+)]
 
 mod daemon;
 mod http;

@@ -52,7 +52,12 @@ impl Phone {
         let (status, body) = http::request("GET", &url, None);
         let found: Value = serde_json::from_str(&body).unwrap_or(Value::Null);
         let ok = status == 200 && found["ok"] != json!(false) && found["timeout"] != json!(true);
-        assert!(ok, "the owner does not see {pattern:?} ({status} {body}); the screen:\n{}", self.screen());
+        assert!(
+            ok,
+            "the owner does not see {pattern:?} ({status} {body}); the screen:\n{}\nthe calls:\n{}",
+            self.screen(),
+            self.log()
+        );
         body
     }
 
@@ -70,6 +75,23 @@ impl Phone {
     /// The screen as text.
     pub fn screen(&self) -> String {
         http::request("GET", &format!("{}/transcript?chat_id={OWNER}&format=text", self.control()), None).1
+    }
+
+    /// Every Bot API call, one a line.
+    pub fn log(&self) -> String {
+        let calls = self.get("calls");
+        let line = |call: &Value| {
+            let args: String = call["args"].to_string().chars().take(160).collect();
+            format!("{} {} {} took {} {args}", call["at"], call["method"], call["status"], call["took"])
+        };
+        calls["calls"]
+            .as_array()
+            .or(calls.as_array())
+            .into_iter()
+            .flatten()
+            .map(line)
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     /// The Bot API calls of one method.

@@ -19,10 +19,15 @@ use crate::helper::launch::Live;
 use crate::helper::setup::Settings;
 use crate::passing::{receive, send_with_fds};
 use crate::spec::{CellParts, CellSpec};
+use crate::sys;
 use crate::wire::{LAUNCH_FIXED_FDS, Reply, Request};
 
 /// Most cells at a time.
 const MAX_CELLS: usize = 256;
+
+/// The helper ends when its socket closes and at nothing else: a signal to the whole service, or from a terminal,
+/// must leave the daemon time to stop its agents in good order. The command of a cell starts with none ignored.
+const IGNORED: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 
 /// The helper's whole life; the program `skep-sandbox` calls it with the socket as standard input.
 ///
@@ -31,6 +36,9 @@ const MAX_CELLS: usize = 256;
 pub fn run() -> io::Result<()> {
     let socket = std::io::stdin().as_fd().try_clone_to_owned()?;
     setup::check_socket(socket.as_fd())?;
+    for signal in IGNORED {
+        sys::ignore_signal(signal)?;
+    }
     let mut helper = Helper { socket, settings: None, live: Vec::new() };
     let mut buffer = vec![0; MAX_MESSAGE];
     while helper.wait()? {

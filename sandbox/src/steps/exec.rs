@@ -42,6 +42,12 @@ impl Command {
 /// Undoes what the helper set for itself and `execve` would keep: ignored signals and the signal mask.
 fn ready() -> Done {
     std::env::set_current_dir("/workspace").at(Step::Exec, "enter /workspace")?;
-    sys::default_sigpipe().at(Step::Exec, "restore SIGPIPE")?;
+    for signal in 1..=64 {
+        match sys::default_signal(signal) {
+            // The two signals that nobody can ignore cannot be set either.
+            Ok(()) | Err(nix::errno::Errno::EINVAL) => {}
+            Err(errno) => return Err(errno).at(Step::Exec, "restore the usual effect of signals"),
+        }
+    }
     pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).at(Step::Exec, "unblock signals")
 }

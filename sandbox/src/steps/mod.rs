@@ -124,11 +124,11 @@ pub(crate) fn build(plan: &Plan<'_>, stdio: &[OwnedFd; 3]) -> Done<Option<OwnedF
     dev::build(plan, &trees)?;
     plan.reach(Step::Proc)?;
     proc::mount()?;
+    plan.reach(Step::NestedBan)?;
+    nested::ban()?;
     plan.reach(Step::Binds)?;
     binds::attach(plan, &trees)?;
     drop(trees);
-    plan.reach(Step::NestedBan)?;
-    nested::ban()?;
     plan.reach(Step::Pivot)?;
     pivot::enter()?;
     plan.reach(Step::Loopback)?;

@@ -45,8 +45,7 @@ pub(crate) fn from_outside(
     plan: &Plan<'_>,
     inside: Inside,
 ) -> Done<Enforced> {
-    let status =
-        read_once(&format!("/proc/{pid}/status")).at(Step::Verify, "read the status")?;
+    let status = read_once(&format!("/proc/{pid}/status")).at(Step::Verify, "read the status")?;
     let mut found = Enforced {
         own_uid: plan.ids.own,
         landlock: plan.landlock,
