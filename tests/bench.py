@@ -179,9 +179,21 @@ class Skep:
             f'[agents.general]\ndescription = "Everyday questions"\n{agent}\n\n[status]\nlisten = "127.0.0.1:0"\n')
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notify.bind(str(self.dir / "notify"))
-        self.notify.settimeout(60)
+        self.ready = threading.Event()
+        threading.Thread(target=self.drain, daemon=True).start()
         # In memory: under systemd the log is journald's to write.
         self.log = open(f"/dev/shm/{self.dir.name}.log", "a+")
+
+    def drain(self):
+        """Reads what the daemon tells the service manager: a full socket would make it wait."""
+        while True:
+            try:
+                told = self.notify.recv(4096)
+            except OSError:
+                return
+            if b"READY=1" in told:
+                self.ready_at = time.perf_counter()
+                self.ready.set()
 
     def start(self):
         """Returns seconds from before the exec to READY=1."""
@@ -191,9 +203,10 @@ class Skep:
         self.began_at = time.time()
         self.process = subprocess.Popen([SKEP, "--state", self.state, "daemon"], env=environment,
                                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.log)
-        while b"READY=1" not in self.notify.recv(4096):
-            pass
-        return time.perf_counter() - began
+        if not self.ready.wait(60):
+            raise RuntimeError(f"the daemon is not ready:\n{self.tail()}")
+        self.ready.clear()
+        return self.ready_at - began
 
     def settle(self):
         """Until the start's own work (the version probe in a cell, the greeting) is over."""
@@ -611,7 +624,7 @@ def kills(report, options):
             before = set(children(helper))
             client = subprocess.Popen(
                 [SKEP, "--state", skep.state, "exec", "general", "--", "/usr/bin/python3", "-S", "-c", TREE],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
             if client.stdout.readline() != b"ready\n":
                 raise RuntimeError("the tree did not grow")
             (cell,) = set(children(helper)) - before
