@@ -9,6 +9,7 @@ What takes time is interleaved with its baseline, so that a busy machine disturb
 """
 
 import argparse
+import contextlib
 import ctypes
 import http.client
 import json
@@ -27,6 +28,7 @@ import tempfile
 import threading
 import time
 import urllib.parse
+import uuid
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RELEASE = ROOT / "target" / "release"
@@ -147,13 +149,64 @@ class EchoBot(threading.Thread):
         self.base, self.url = f"/bot{phone.token}", phone.url
 
     def run(self):
-        poll, send, offset = Web(self.url), Web(self.url), 0
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            self.echo(Web(self.url), Web(self.url))
+
+    def echo(self, poll, send):
+        offset = 0
         while True:
             for update in poll.ask("POST", self.base + "/getUpdates", {"offset": offset, "timeout": 50})["result"]:
                 offset = update["update_id"] + 1
                 message = update["message"]
                 send.ask("POST", self.base + "/sendMessage",
                          {"chat_id": message["chat"]["id"], "text": "echo " + message["text"]})
+
+
+class BareClaude:
+    """The same CLI with the same flags, with nothing of Skep around it: what of an answer's time is Claude's own."""
+
+    def __init__(self, upstream):
+        self.home = tempfile.mkdtemp(prefix="bench-")
+        flags = ["-p", "--input-format=stream-json", "--output-format=stream-json", "--verbose", "--strict-mcp-config",
+                 "--include-partial-messages", "--permission-prompt-tool=stdio", "--setting-sources=", "--model=sonnet",
+                 "--tools=Bash,Read,Edit,Write,Glob,Grep,WebSearch,Agent,TaskStop", "--system-prompt-snapshot=off"]
+        environment = {"PATH": "/usr/bin:/bin", "HOME": self.home, "ANTHROPIC_BASE_URL": upstream, "LANG": "C.UTF-8",
+                       "ANTHROPIC_API_KEY": "sk-ant-bench", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+                       "DISABLE_AUTOUPDATER": "1", "CLAUDE_CODE_EMIT_SESSION_STATE_EVENTS": "1"}
+        self.process = subprocess.Popen([CLAUDE, *flags], cwd=self.home, env=environment, stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self.write({"type": "control_request", "request_id": "r", "request": {"subtype": "initialize"}})
+        self.until("control_response")
+
+    def write(self, frame):
+        self.process.stdin.write(json.dumps(frame).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def until(self, kind):
+        for line in self.process.stdout:
+            if json.loads(line)["type"] == kind:
+                return
+        raise RuntimeError("the bare Claude ended")
+
+    def answers(self, words):
+        began = time.perf_counter()
+        self.write({"type": "user", "uuid": str(uuid.uuid4()), "parent_tool_use_id": None, "message": {"role": "user", "content": words}})
+        self.until("result")
+        return time.perf_counter() - began
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+def cold_bare(upstream):
+    began = time.perf_counter()
+    bare = BareClaude(upstream)
+    bare.answers("first words.")
+    taken = time.perf_counter() - began
+    bare.stop()
+    return taken
 
 
 # ------------------------------------------------------------------------------------------------ the daemon
@@ -435,8 +488,10 @@ def idle(report, options):
         report.add("written to disk per message", bytes_each / 1024, "KiB", 16,
                    "write_bytes of the daemon from the first to its exit, and of a last checkpoint of the log; "
                    "no log file", exchanges,
-                   f"before the checkpoint {(io_after['write_bytes'] - io['write_bytes']) / exchanges / 1024:.1f}, "
-                   f"write() calls in all {(io_after['wchar'] - io['wchar']) / exchanges / 1024:.1f}")
+                   f"before the checkpoint {(io_after['write_bytes'] - io['write_bytes']) / exchanges / 1024:.1f}")
+        report.add("  of it: what Skep itself writes", (io_after["wchar"] - io["wchar"]) / exchanges / 1024, "KiB", None,
+                   "wchar: the bytes of its write calls, pipes and log lines included. The disk is charged in blocks "
+                   "of 4 KiB, and each of the 6 commits ends in one", exchanges)
     except Exception:
         print(skep.tail())
         raise
@@ -454,7 +509,7 @@ def checkpoint_bytes(path):
 
 
 def latency(report, options):
-    report.title("From the phone and back (every round: bare echo bot, stub Claude, real Claude, in this order)")
+    report.title("From the phone and back (in every round each of these, one after the other)")
     rounds = 10 if options.quick else 60
     cold_owners = list(range(100, 103 if options.quick else 110))
     echo_phone, stub_phone, real_phone = Phone(), Phone(), Phone([OWNER, *cold_owners])
@@ -463,7 +518,8 @@ def latency(report, options):
     real = Skep(real_phone, CLAUDE, model.url, [OWNER, *cold_owners], ['idle = "20s"'])
     EchoBot(echo_phone).start()
     have_real = CLAUDE.is_file()
-    seen = {"echo": [], "stub": [], "real": [], "stdin": [], "out": [], "sync": []}
+    seen = {"echo": [], "stub": [], "real": [], "bare": [], "stdin": [], "out": [], "sync": []}
+    cold, cold_alone = [], []
     try:
         stub.start()
         stub.settle()
@@ -472,6 +528,8 @@ def latency(report, options):
             real.start()
             real.settle()
             real.ready_for()
+            bare = BareClaude(model.url)
+            bare.answers("warm up")
         time.sleep(4)
         file = open(stub.dir / "sync", "wb+")
         for n in range(rounds):
@@ -484,18 +542,26 @@ def latency(report, options):
             read, wrote = map(float, re.search(r"in=(\S+) out=(\S+)", call["args"]["text"]).groups())
             seen["stdin"].append(read - at)
             seen["out"].append(call["at"] - wrote)
-            if have_real:
-                seen["real"].append(answered(real_phone, words, pattern)[0])
+            # Whoever comes second finds the program warm in the caches: by turns.
+            for which in (("real", "bare") if n % 2 else ("bare", "real")) if have_real else ():
+                seen[which].append(bare.answers(words) if which == "bare" else answered(real_phone, words, pattern)[0])
             mark = time.perf_counter()
             file.write(b"x" * 4096)
             file.flush()
             os.fdatasync(file.fileno())
             seen["sync"].append(time.perf_counter() - mark)
             time.sleep(max(0.0, PACE - (time.perf_counter() - began)))
-        cold = []
+        if have_real:
+            bare.stop()
         for owner in cold_owners if have_real else []:
+            if owner % 2:
+                cold_alone.append(cold_bare(model.url))
+                time.sleep(0.5)
             cold.append(answered(real_phone, "first words.", "first words", owner)[0])
             time.sleep(0.5)
+            if owner % 2 == 0:
+                cold_alone.append(cold_bare(model.url))
+                time.sleep(0.5)
     except Exception:
         print(stub.tail(), real.tail())
         raise
@@ -522,9 +588,14 @@ def latency(report, options):
         "the end of the run and the row being sent are committed between")
     if have_real:
         add("real Claude, warm: message → answer", ms["real"], 20, method + "; model API stand-in answers at once")
-        cold = milliseconds(cold)
-        report.add("real Claude, first turn in a cold cell", statistics.median(cold), "ms", 450, method, len(cold),
-                   f"worst {max(cold):.0f}")
+        add("  of it: what the CLI takes by itself", ms["bare"], None, "the same CLI, flags and model, run bare", False)
+        own = [whole - alone for whole, alone in zip(ms["real"], ms["bare"])]
+        add("  of it: what Skep adds, Telegram's stand-in included", own, None, "median of the differences", False)
+        cold, cold_alone = milliseconds(cold), milliseconds(cold_alone)
+        add("real Claude, first turn in a cold cell", cold, 450, method, False)
+        add("  of it: what the CLI takes by itself", cold_alone, None, "bare, from its start to its answer", False)
+        own = [whole - alone for whole, alone in zip(cold, cold_alone)]
+        add("  of it: what Skep adds, its cell included", own, None, "median of the differences", False)
     else:
         report.title(f"  (no {CLAUDE}: the real Claude is not measured)")
     add("for comparison: one 4 KiB write + fdatasync here", ms["sync"], None, "in every round, on the same disk", False)
