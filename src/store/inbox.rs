@@ -154,8 +154,9 @@ impl Store {
     }
 }
 
-/// Marks a row as dealt with inside a larger change.
+/// Marks a row as dealt with inside a larger change; its words are kept elsewhere or were worth nothing.
 pub(super) fn settle(t: &rusqlite::Transaction<'_>, id: InboxId) -> rusqlite::Result<()> {
-    t.prepare_cached("UPDATE inbox SET state = 'done' WHERE id = ?1")?.execute([id.0])?;
+    t.prepare_cached("UPDATE inbox SET state = 'done', raw = NULL, content = NULL WHERE id = ?1")?
+        .execute([id.0])?;
     Ok(())
 }

@@ -114,10 +114,16 @@ impl Store {
     /// When the commit failed.
     pub async fn recover_outbox(&self) -> Result<Vec<ChatId>, StoreError> {
         self.transact("put the outbox in order", |t| {
-            t.execute("UPDATE outbox SET state = 'ready', repeated = 1 WHERE state = 'sending'", [])?;
+            t.execute(
+                "UPDATE outbox SET state = 'ready', repeated = 1 WHERE settled_at IS NULL AND state = 'sending'",
+                [],
+            )?;
             // An open answer without a message id: its first send may have arrived.
-            t.execute("UPDATE outbox SET repeated = 1 WHERE state = 'open' AND messages = ','", [])?;
-            t.prepare("SELECT DISTINCT chat FROM outbox WHERE state = 'ready' ORDER BY id")?
+            t.execute(
+                "UPDATE outbox SET repeated = 1 WHERE settled_at IS NULL AND state = 'open' AND messages = ','",
+                [],
+            )?;
+            t.prepare("SELECT DISTINCT chat FROM outbox WHERE settled_at IS NULL AND state = 'ready' ORDER BY id")?
                 .query_map([], |row| row.get(0).map(ChatId))?
                 .collect()
         })
@@ -131,7 +137,8 @@ impl Store {
     pub async fn ready_for(&self, chat: ChatId) -> Result<Vec<OutboxRow>, StoreError> {
         self.read("list the outbox", move |c| {
             c.prepare_cached(&format!(
-                "SELECT {COLUMNS} FROM outbox WHERE chat = ?1 AND state = 'ready' ORDER BY id LIMIT 32"
+                "SELECT {COLUMNS} FROM outbox WHERE chat = ?1 AND settled_at IS NULL AND state = 'ready' \
+                 ORDER BY id LIMIT 32"
             ))?
             .query_map([chat.0], OutboxRow::read)?
             .collect()
@@ -229,14 +236,15 @@ impl Store {
     /// When the commit failed.
     pub async fn outbox_sent(&self, id: OutboxId, message: MessageId, last: Last) -> Result<(), StoreError> {
         self.transact("store a sent message", move |t| {
-            let state = match last {
-                Last::Yes => "'done'",
-                Last::No => "CASE state WHEN 'sending' THEN 'ready' ELSE state END",
+            let (state, settled) = match last {
+                Last::Yes => ("'done'", Some(now())),
+                Last::No => ("CASE state WHEN 'sending' THEN 'ready' ELSE state END", None),
             };
             t.prepare_cached(&format!(
-                "UPDATE outbox SET messages = messages || ?2 || ',', repeated = 0, state = {state} WHERE id = ?1"
+                "UPDATE outbox SET messages = messages || ?2 || ',', repeated = 0, state = {state}, settled_at = ?3 \
+                 WHERE id = ?1"
             ))?
-            .execute(params![id.0, message.0])?;
+            .execute(params![id.0, message.0, settled])?;
             Ok(())
         })
         .await
@@ -248,7 +256,7 @@ impl Store {
     /// When the commit failed.
     pub async fn outbox_done(&self, id: OutboxId) -> Result<(), StoreError> {
         self.transact("settle a message", move |t| {
-            t.execute("UPDATE outbox SET state = 'done' WHERE id = ?1", [id.0])?;
+            settle(t, id, "done")?;
             Ok(())
         })
         .await
@@ -260,7 +268,7 @@ impl Store {
     /// When the commit failed.
     pub async fn outbox_dead(&self, id: OutboxId) -> Result<(), StoreError> {
         self.transact("give up a message", move |t| {
-            t.execute("UPDATE outbox SET state = 'dead' WHERE id = ?1", [id.0])?;
+            settle(t, id, "dead")?;
             Ok(())
         })
         .await
@@ -331,9 +339,9 @@ impl Store {
         self.read("count the queues", |c| {
             c.query_row(
                 "SELECT (SELECT count(*) FROM inbox WHERE state = 'new'), \
-                 (SELECT count(*) FROM runs WHERE state = 'queued'), \
-                 (SELECT count(*) FROM runs WHERE state = 'running'), \
-                 (SELECT count(*) FROM outbox WHERE state IN ('open', 'ready', 'sending'))",
+                 (SELECT count(*) FROM runs WHERE ended_at IS NULL AND state = 'queued'), \
+                 (SELECT count(*) FROM runs WHERE ended_at IS NULL AND state = 'running'), \
+                 (SELECT count(*) FROM outbox WHERE settled_at IS NULL)",
                 [],
                 |row| {
                     Ok(crate::model::QueueOverview {
@@ -356,6 +364,16 @@ pub enum Last {
     Yes,
     /// Further parts follow.
     No,
+}
+
+/// Nothing more is to be done about a row.
+fn settle(t: &Transaction<'_>, id: OutboxId, state: &str) -> rusqlite::Result<()> {
+    t.prepare_cached("UPDATE outbox SET state = ?2, settled_at = ?3 WHERE id = ?1")?.execute(params![
+        id.0,
+        state,
+        now()
+    ])?;
+    Ok(())
 }
 
 /// Makes a run's answer final inside the change that ends the run.

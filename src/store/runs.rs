@@ -113,7 +113,7 @@ impl Store {
             c.prepare(&format!(
                 "SELECT {COLUMNS}, {CONVERSATION} FROM runs \
                  JOIN conversations ON conversations.id = runs.conversation \
-                 WHERE runs.state IN ('queued', 'running') ORDER BY runs.id"
+                 WHERE runs.ended_at IS NULL ORDER BY runs.id"
             ))?
             .query_map([], Run::read)?
             .collect()
@@ -129,7 +129,7 @@ impl Store {
         self.transact("mark a run as handed over", move |t| {
             t.prepare_cached(
                 "UPDATE runs SET state = 'running', attempts = attempts + 1 \
-                 WHERE id = ?1 AND state IN ('queued', 'running')",
+                 WHERE id = ?1 AND ended_at IS NULL",
             )?
             .execute([id.0])?;
             Ok(())
@@ -242,7 +242,7 @@ impl Store {
     ) -> Result<Option<(RunId, RunOverview, Option<String>)>, StoreError> {
         let found = self.read("find a run", move |c| {
             c.query_row(
-                "SELECT id, answer FROM runs WHERE inbox = ?1 AND state NOT IN ('queued', 'running')",
+                "SELECT id, answer FROM runs WHERE inbox = ?1 AND ended_at IS NOT NULL",
                 [inbox.0],
                 |row| Ok((RunId(row.get(0)?), row.get(1)?)),
             )
@@ -259,7 +259,7 @@ type OpenRun = (Place, AgentName, Option<MessageId>);
 fn open_run(t: &Transaction<'_>, id: RunId) -> rusqlite::Result<Option<OpenRun>> {
     t.prepare_cached(&format!(
         "SELECT {COLUMNS}, {CONVERSATION} FROM runs JOIN conversations ON conversations.id = runs.conversation \
-         WHERE runs.id = ?1 AND runs.state IN ('queued', 'running')"
+         WHERE runs.id = ?1 AND runs.ended_at IS NULL"
     ))?
     .query_row([id.0], Run::read)
     .optional()
