@@ -5,7 +5,7 @@
 //! Invariants:
 //! - Every public call is one transaction; when it returns `Ok` the change is on disk (`synchronous=FULL`).
 //! - A change of two tables that only makes sense together is one call.
-//! - The file has small pages (1 KiB): a commit writes whole pages, and flash wears (design.md section 4).
+//! - The file has small pages (512 bytes): a commit writes whole pages, and flash wears (design.md section 4).
 
 mod conversations;
 mod inbox;
