@@ -151,6 +151,12 @@ fn files(action: &str) -> Option<i32> {
         "signal" => raw!(SYS_kill, path.parse::<i32>().ok()?, 0),
         "ptrace" => raw!(SYS_ptrace, PTRACE_SEIZE, path.parse::<i32>().ok()?, 0, 0),
         "vm-read" => vm_read(path.parse().ok()?),
+        // Touched page by page, since untouched memory costs nothing.
+        "eat-mib" => {
+            let mut eaten = vec![0_u8; path.parse::<usize>().ok()? << 20];
+            eaten.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+            i32::from(std::hint::black_box(eaten).is_empty())
+        }
         "namespace" => unshare(path.parse().ok()?),
         "clone" => clone_with(path.parse().ok()?),
         _ => return None,
@@ -287,12 +293,18 @@ fn sockets(action: &str) -> Option<i32> {
 }
 
 fn isolate() {
-    let uid = unsafe { geteuid() };
+    let (uid, gid) = unsafe { (geteuid(), getegid()) };
     let user = if uid == 0 { 0 } else { CLONE_NEWUSER };
     assert_eq!(raw!(SYS_unshare, user | CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC), 0, "isolate");
     if uid != 0 {
         // An unmapped user may not make a further user namespace.
-        assert_eq!(of(std::fs::write("/proc/self/uid_map", format!("0 {uid} 1"))), 0, "map");
+        for (file, text) in [
+            ("setgroups", "deny".to_owned()),
+            ("uid_map", format!("0 {uid} 1")),
+            ("gid_map", format!("0 {gid} 1")),
+        ] {
+            assert_eq!(of(std::fs::write(format!("/proc/self/{file}"), text)), 0, "{file}");
+        }
     }
     assert_eq!(mount(c"", c"/", c"", MS_REC | MS_PRIVATE), 0, "private");
 }

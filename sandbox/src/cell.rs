@@ -14,6 +14,7 @@ use crate::sys;
 #[derive(Debug)]
 pub struct Cell {
     pid: i32,
+    command: i32,
     pidfd: OwnedFd,
     leaf: Option<PathBuf>,
     enforced: Enforced,
@@ -25,6 +26,7 @@ impl Cell {
     /// `fds`: pidfd, exit pipe, then perhaps the listener.
     pub(crate) fn new(
         pid: i32,
+        command: i32,
         leaf: Option<PathBuf>,
         enforced: Enforced,
         fds: Vec<OwnedFd>,
@@ -32,7 +34,7 @@ impl Cell {
         let mut fds = fds.into_iter();
         let (pidfd, exit) = (fds.next()?, fds.next()?);
         let listener = fds.next().map(TcpListener::from);
-        let cell = Cell { pid, pidfd, leaf, enforced, exit: Some(exit), listener };
+        let cell = Cell { pid, command, pidfd, leaf, enforced, exit: Some(exit), listener };
         match cell.listener.as_ref().map(|listener| listener.set_nonblocking(true)) {
             None | Some(Ok(())) => Some(cell),
             Some(Err(_)) => None,
@@ -59,6 +61,12 @@ impl Cell {
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.pid
+    }
+
+    /// Host pid of the command itself, as it was when the cell started; it may have ended since.
+    #[must_use]
+    pub fn command_pid(&self) -> i32 {
+        self.command
     }
 
     /// A pidfd of the cell's first process; readable once every process of the cell is dead.
@@ -95,10 +103,19 @@ impl Cell {
     /// (shared pages count once per process), else unknown.
     #[must_use]
     pub fn memory(&self) -> Option<u64> {
-        let charged = |leaf: &PathBuf| -> Option<u64> {
-            std::fs::read_to_string(leaf.join("memory.current")).ok()?.trim().parse().ok()
-        };
-        self.leaf.as_ref().and_then(charged).or_else(|| resident(self.pid))
+        let read = |name: &str| std::fs::read_to_string(self.leaf.as_ref()?.join(name)).ok();
+        let number = |text: &str| text.trim().parse::<u64>().ok();
+        if let Some(bytes) = read("memory.current").as_deref().and_then(number) {
+            return Some(bytes);
+        }
+        // The list in the cgroup also names what a /proc with hidden processes keeps from the daemon.
+        match read("cgroup.procs") {
+            Some(held) => Some(
+                held.lines().filter_map(|line| resident_pages(line.parse().ok()?)).sum::<u64>()
+                    * page_size()?,
+            ),
+            None => resident_tree(self.pid).or_else(|| resident_tree(self.command)),
+        }
     }
 
     /// The cell's cgroup, if it has one.
@@ -114,31 +131,37 @@ impl Drop for Cell {
     }
 }
 
-/// Sums the resident sets of `root` and everything below it. Orphans hang on the reaper, so the tree is whole.
-fn resident(root: i32) -> Option<u64> {
+fn page_size() -> Option<u64> {
+    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
+    u64::try_from(size).ok()
+}
+
+fn resident_pages(pid: i32) -> Option<u64> {
+    std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?.split(' ').nth(1)?.parse().ok()
+}
+
+/// Sums the resident sets of `root` and everything below it. Orphans hang on the reaper, so from there the tree is
+/// whole; a service with `ProtectProc=invisible` cannot see the reaper, and then the command's tree must do.
+fn resident_tree(root: i32) -> Option<u64> {
     const MOST: usize = 65_536;
+    let children = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let mut pages = resident_pages(root)?;
     let mut waiting = vec![root];
-    let mut pages = 0_u64;
     let mut seen = 0;
     while let Some(pid) = waiting.pop() {
-        seen += 1;
-        let statm = std::fs::read_to_string(format!("/proc/{pid}/statm"));
-        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-        let resident = |text: String| text.split(' ').nth(1).and_then(|field| field.parse::<u64>().ok());
-        match statm.ok().and_then(resident) {
-            Some(count) => pages += count,
-            None if pid == root => return None,
-            None => {}
-        }
-        let children = match children {
-            Ok(text) => text,
+        let list = match children(pid) {
+            Ok(list) => list,
             Err(_) if pid == root => return None,
+            // It ended meanwhile.
             Err(_) => continue,
         };
-        if seen < MOST {
-            waiting.extend(children.split_whitespace().filter_map(|field| field.parse::<i32>().ok()));
+        for child in list.split_whitespace().filter_map(|field| field.parse::<i32>().ok()) {
+            pages += resident_pages(child).unwrap_or(0);
+            seen += 1;
+            if seen < MOST {
+                waiting.push(child);
+            }
         }
     }
-    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
-    Some(pages * u64::try_from(page).ok()?)
+    Some(pages * page_size()?)
 }

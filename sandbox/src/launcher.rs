@@ -251,8 +251,8 @@ impl Launcher {
         let canonical = fds[3..].iter().map(canonical_path).collect::<Result<Vec<_>, _>>()?;
         let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         match self.request(&wire::encode_launch(spec, &canonical), &borrowed, 3)? {
-            (Reply::Launched { pid, leaf, enforced }, fds) => {
-                Cell::new(pid, leaf, *enforced, fds).ok_or(LaunchError::Protocol)
+            (Reply::Launched { pid, command, leaf, enforced }, fds) => {
+                Cell::new(pid, command, leaf, *enforced, fds).ok_or(LaunchError::Protocol)
             }
             (reply, _) => Err(unexpected(reply)),
         }

@@ -9,7 +9,7 @@ use crate::tier::HelperReport;
 
 /// First field of the first message; changes whenever the encoding does, so that a daemon and a helper from two
 /// different installations refuse each other.
-pub(crate) const PROTOCOL: u64 = 0x736b_6570_0000_0001;
+pub(crate) const PROTOCOL: u64 = 0x736b_6570_0000_0002;
 
 /// Descriptors of a launch that come before the programs': stdin, stdout, stderr, workspace, home.
 pub(crate) const LAUNCH_FIXED_FDS: usize = 5;
@@ -121,7 +121,7 @@ pub(crate) enum Reply {
     /// To `Hello`.
     Ready(Box<HelperReport>),
     /// To `Launch`; descriptors: pidfd, exit pipe and, where asked for, the listener.
-    Launched { pid: i32, leaf: Option<PathBuf>, enforced: Box<Enforced> },
+    Launched { pid: i32, command: i32, leaf: Option<PathBuf>, enforced: Box<Enforced> },
     /// To `Prepare`.
     Prepared,
     /// A launch step failed; nothing of the cell is left.
@@ -135,8 +135,8 @@ impl Reply {
         let mut out = Encoder::default();
         match self {
             Reply::Ready(report) => report.encode(out.u8(1)),
-            Reply::Launched { pid, leaf, enforced } => {
-                out.u8(2).u32(pid.cast_unsigned()).flag(leaf.is_some());
+            Reply::Launched { pid, command, leaf, enforced } => {
+                out.u8(2).u32(pid.cast_unsigned()).u32(command.cast_unsigned()).flag(leaf.is_some());
                 enforced.encode(out.path(leaf.as_deref().unwrap_or("".as_ref())));
             }
             Reply::Prepared => {
@@ -155,10 +155,10 @@ impl Reply {
         let reply = match input.u8()? {
             1 => Reply::Ready(Box::new(HelperReport::decode(&mut input)?)),
             2 => {
-                let pid = input.u32()?.cast_signed();
+                let (pid, command) = (input.u32()?.cast_signed(), input.u32()?.cast_signed());
                 let (present, leaf) = (input.flag()?, input.path()?);
                 let enforced = Box::new(Enforced::decode(&mut input)?);
-                Reply::Launched { pid, leaf: present.then_some(leaf), enforced }
+                Reply::Launched { pid, command, leaf: present.then_some(leaf), enforced }
             }
             3 => Reply::Prepared,
             4 => Reply::Step(StepError::decode(&mut input)?),

@@ -110,7 +110,7 @@ fn too_much_memory_ends_the_cell_and_is_told() {
         assert!(env.launcher.tier() >= Tier::T2);
         return skip("no memory controller");
     }
-    let mut parts = env.parts(&["/bin/sh", "-c", "exec tail -c 300000000 /dev/zero"]);
+    let mut parts = env.parts(&["/opt/skep/probe", "eat-mib:300"]);
     parts.limits.memory_bytes = Some(64 << 20);
     let (mut cell, _reader) = env.start(parts);
     assert_eq!(cell.report().cgroup.as_ref().and_then(|limits| limits.memory_max), Some(64 << 20));

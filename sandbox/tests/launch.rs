@@ -34,7 +34,7 @@ fn the_report_says_what_the_kernel_says() {
     assert_eq!(report.own_uid, env.slot.is_some());
     assert!(report.seccomp_filters.is_none_or(|count| count >= 2));
     assert_eq!(report.landlock, env.launcher.capabilities().landlock);
-    let host = std::fs::read_to_string(format!("/proc/{}/status", cell.pid())).expect("status");
+    let host = std::fs::read_to_string(format!("/proc/{}/status", cell.command_pid())).expect("status");
     assert!(
         host.lines().any(|line| line.starts_with("Uid:") && line.contains(&report.uid.to_string())),
         "{host}"

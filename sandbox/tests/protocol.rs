@@ -52,7 +52,7 @@ impl Raw {
 /// The first message, by hand: an independent reading of the protocol.
 fn hello(uid_base: u32) -> Vec<u8> {
     let mut bytes = vec![1];
-    bytes.extend(0x736b_6570_0000_0001_u64.to_le_bytes());
+    bytes.extend(0x736b_6570_0000_0002_u64.to_le_bytes());
     bytes.extend(uid_base.to_le_bytes());
     bytes.extend(64_u32.to_le_bytes());
     bytes.extend([0, 0, 0, 0, 0]); // no cgroup

@@ -8,7 +8,8 @@ use harness::{Env, skip};
 use skep_sandbox::End;
 
 fn has(env: &Env, tool: &str) -> bool {
-    let found = env.sh(&format!("command -v {tool}")).status.end == End::Exited(0);
+    let ask = if tool.contains(' ') { tool.to_owned() } else { format!("command -v {tool}") };
+    let found = env.sh(&ask).status.end == End::Exited(0);
     if !found {
         skip(&format!("{tool} is not in /usr"));
     }
@@ -52,7 +53,8 @@ fn git_keeps_history() {
 #[test]
 fn python_runs_threads_processes_and_its_allocator() {
     let env = Env::new();
-    if has(&env, "python3") {
+    let modules = "python3 -c 'import multiprocessing, sqlite3, ssl'";
+    if has(&env, modules) {
         let text = env.sh_ok(
             "cat > t.py <<'END'\nimport multiprocessing, threading, sqlite3, tempfile, ssl, subprocess, mmap\n\
              def f(x): return x*x\nif __name__=='__main__':\n  with multiprocessing.Pool(2) as p: print(sum(p.map(f,range(10))))\n  \

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -122,6 +122,10 @@ impl Actor {
             Order::Stop => Input::Stop,
             Order::Drain(done) => {
                 self.drained = Some(done);
+                // A process that is being started has no run in hand yet: dropping it loses nothing.
+                if let Some(starting) = self.starting.take() {
+                    starting.abort();
+                }
                 Input::Drain
             }
         })
@@ -500,9 +504,4 @@ fn limits(agent: Option<&AgentSettings>) -> Limits {
         idle: agent.idle,
         turn: agent.turn_limit,
     })
-}
-
-/// Seconds since the epoch by the wall clock.
-pub(super) fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX))
 }

@@ -1,11 +1,10 @@
 //! Starting Claude for a conversation: a cell, the process in it, and its two streams of news.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
 
-use super::actor::now;
 use super::cell::{BROKER_PORT, CLAUDE_IN_CELL, Program};
 use super::session::StartFailure;
 use super::{Context, admission, chain};
@@ -118,4 +117,9 @@ fn lost() -> StartFailure {
         what: "Claude started without a cell".to_owned(),
         fix: "Send the message again".to_owned(),
     })
+}
+
+/// Seconds since the epoch by the wall clock.
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX))
 }

@@ -81,10 +81,20 @@ pub enum CliError {
     Password(#[from] PasswordError),
     /// The daemon ended by an error.
     #[error("the daemon failed")]
-    Daemon(#[from] DaemonError),
+    Daemon(#[source] DaemonError),
     /// A command could not be run in a cell.
     #[error(transparent)]
     Exec(#[from] ExecError),
+}
+
+impl From<DaemonError> for CliError {
+    fn from(error: DaemonError) -> Self {
+        match error {
+            // In the words and with the exit code of `skep check`.
+            DaemonError::Settings(errors) => Self::Config(errors),
+            other => Self::Daemon(other),
+        }
+    }
 }
 
 impl CliError {

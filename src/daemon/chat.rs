@@ -13,7 +13,7 @@ use crate::config::{Credentials, Settings};
 use crate::inbox::{Decode, Inbox};
 use crate::model::{Access, AgentName, TelegramState, UserId};
 use crate::store::Store;
-use crate::telegram::{Api, Batch, Bot, Delivery, DeliveryHandle, Poll, Refused, decode};
+use crate::telegram::{Api, Batch, Bot, Delivery, Poll, Refused, decode};
 
 /// What the Telegram side is joined to.
 pub(super) struct Link<'a> {
@@ -32,7 +32,7 @@ pub(super) struct Chat {
     poll: Option<JoinHandle<()>>,
     accept: Option<JoinHandle<()>>,
     forward: JoinHandle<()>,
-    delivery: Option<DeliveryHandle>,
+    delivery: Option<Delivery>,
 }
 
 /// Batches under way between poll and inbox: the poll waits for each.
@@ -74,7 +74,7 @@ impl Chat {
             });
         };
         let api = Api::new(token, api_url).map_err(DaemonError::Telegram)?;
-        let delivery = Delivery::start(api.clone(), store.clone(), mpsc::channel(1).1);
+        let delivery = Delivery::new(api.clone(), store.clone());
         delivery.recover().await.map_err(DaemonError::Store)?;
         let (sink, batches) = mpsc::channel(BATCHES);
         let start = store.last_update().await.map_err(DaemonError::Store)?;
@@ -136,7 +136,7 @@ async fn accept(mut batches: mpsc::Receiver<Batch>, inbox: Inbox) {
     }
 }
 
-async fn forward(mut to_chat: mpsc::Receiver<ToChat>, delivery: Option<DeliveryHandle>) {
+async fn forward(mut to_chat: mpsc::Receiver<ToChat>, delivery: Option<Delivery>) {
     while let Some(message) = to_chat.recv().await {
         let Some(delivery) = &delivery else { continue };
         match message {

@@ -39,8 +39,13 @@ pub enum InboxRow {
 /// updates for 24 hours.
 const KEEP_SECONDS: i64 = 3 * 24 * 3600;
 
+/// An update that comes again under another id is looked for among this many rows.
+const REPEATS_AMONG: i64 = 200;
+
 impl Store {
-    /// Stores a batch of updates in one commit; ids seen before are passed over. Returns the new rows in order.
+    /// Stores a batch of updates in one commit. Ids seen before are passed over, and so is an update that comes again
+    /// under another id: the rest of it is the same to the letter, message id and date included. Returns the new rows in
+    /// order.
     ///
     /// # Errors
     /// When the commit failed; none of the batch is then stored.
@@ -50,8 +55,18 @@ impl Store {
                 "INSERT INTO inbox (update_id, raw, received_at, state) VALUES (?1, ?2, ?3, ?4) \
                  ON CONFLICT DO NOTHING",
             )?;
+            // What follows the update's id, compared with the latest rows: an index would be written with every one.
+            let mut repeated = t.prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM inbox WHERE id > (SELECT max(id) FROM inbox) - ?2 \
+                 AND instr(raw, ',') > 0 AND substr(raw, instr(raw, ',')) = substr(?1, instr(?1, ',')))",
+            )?;
             let mut rows = Vec::new();
-            for update in updates {
+            for mut update in updates {
+                if let Some(raw) = &update.raw
+                    && repeated.query_row(params![raw, REPEATS_AMONG], |row| row.get(0))?
+                {
+                    update.raw = None;
+                }
                 let state = if update.raw.is_some() { "new" } else { "done" };
                 let inserted = insert.execute(params![update.id.0, update.raw, now(), state])?;
                 if let (1, Some(raw)) = (inserted, update.raw) {
@@ -141,7 +156,8 @@ impl Store {
                 [limit],
             )?;
             t.execute(
-                "DELETE FROM outbox WHERE state IN ('done', 'dead') AND created_at < ?1",
+                // Ready for so long: the chat cannot be reached, and nobody came back to it.
+                "DELETE FROM outbox WHERE state IN ('ready', 'done', 'dead') AND created_at < ?1",
                 [now() - 30 * 24 * 3600],
             )?;
             t.execute(

@@ -262,7 +262,7 @@ impl Store {
         .await
     }
 
-    /// Telegram refused the row for good (the chat is gone, the bot is blocked).
+    /// Telegram refused the row for good: not even the plainest words were taken.
     ///
     /// # Errors
     /// When the commit failed.
@@ -274,7 +274,8 @@ impl Store {
         .await
     }
 
-    /// Stores messages of the daemon's own, and settles the inbox row they answer, in one commit.
+    /// Stores messages of the daemon's own, and settles the inbox row they answer, in one commit. Of a run one notice is
+    /// kept: a run that waits again after a restart has said so.
     ///
     /// # Errors
     /// When the commit failed; nothing is then stored.
@@ -289,7 +290,8 @@ impl Store {
                     (!notice.buttons.is_empty()).then(|| serde_json::to_string(&notice.buttons).unwrap_or_default());
                 t.prepare_cached(
                     "INSERT INTO outbox (chat, thread, kind, run, reply_to, text, buttons, state, created_at) \
-                     VALUES (?1, ?2, 'notice', ?3, ?4, ?5, ?6, 'ready', ?7)",
+                     SELECT ?1, ?2, 'notice', ?3, ?4, ?5, ?6, 'ready', ?7 \
+                     WHERE ?3 IS NULL OR NOT EXISTS (SELECT 1 FROM outbox WHERE run = ?3 AND kind = 'notice')",
                 )?
                 .execute(params![
                     notice.chat.0,

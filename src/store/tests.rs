@@ -211,3 +211,24 @@ async fn old_done_rows_are_forgotten_but_the_offset_is_not() {
         s.store.read("count", |c| c.query_row("SELECT count(*) FROM inbox", [], |r| r.get(0))).await.unwrap();
     assert_eq!(kept, 1);
 }
+
+#[tokio::test]
+async fn an_update_that_comes_again_under_another_id_is_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("db")).unwrap();
+    let update = |id: i64, words: &str| AcceptedUpdate {
+        id: UpdateId(id),
+        raw: Some(format!(r#"{{"update_id":{id},"message":{{"message_id":7,"date":1,"text":"{words}"}}}}"#)),
+    };
+    let counts = [
+        (vec![update(1, "one")], 1),
+        (vec![update(1, "one"), update(2, "one")], 0),
+        (vec![update(3, "two"), update(4, "two")], 1),
+        (vec![update(5, "one"), update(6, "three")], 1),
+    ];
+    for (batch, new) in counts {
+        let shown = format!("{batch:?}");
+        assert_eq!(store.accept_updates(batch).await.unwrap().len(), new, "{shown}");
+    }
+    assert_eq!(store.last_update().await.unwrap(), Some(UpdateId(6)));
+}

@@ -22,7 +22,7 @@ mod tests;
 mod update;
 
 pub use api::{Api, Me};
-pub use delivery::{Delivery, DeliveryHandle};
+pub use delivery::Delivery;
 pub use error::{ApiError, SetupError};
 pub use poll::{Batch, Poll, Refused};
 pub use update::{Bot, classify, decode};

@@ -12,13 +12,16 @@
 )]
 
 mod daemon;
-mod http;
+pub mod http;
 mod model;
 mod phone;
+pub mod processes;
+mod world;
 
 pub use daemon::{Daemon, Exit};
 pub use model::{Model, text_reply};
 pub use phone::{OWNER, Phone};
+pub use world::{World, slow_reply};
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

@@ -36,6 +36,15 @@ impl Phone {
         http::json("POST", &format!("{}/{path}", self.control()), Some(body))
     }
 
+    pub fn delete(&self, path: &str) -> Value {
+        http::json("DELETE", &format!("{}/{path}", self.control()), None)
+    }
+
+    /// The address of a method of the Bot API, with the bot's token.
+    pub fn method(&self, name: &str) -> String {
+        format!("{}/bot{}/{name}", self.api_url(), self.token())
+    }
+
     /// The owner writes.
     pub fn says(&self, text: &str) {
         self.post("messages", json!({"from_id": OWNER, "text": text}));

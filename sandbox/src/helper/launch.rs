@@ -66,9 +66,10 @@ pub(super) fn launch(
         let stat = fstat(fd).map_err(|errno| format!("cannot look at {}: {errno}", path.display()))?;
         sources.push(Source { path: path.clone(), device: stat.st_dev, inode: stat.st_ino });
     }
-    Ok(start(settings, parts, ids, sources, &stdio).map(|(live, enforced, listener, exit)| {
+    Ok(start(settings, parts, ids, sources, &stdio).map(|(live, command, enforced, listener, exit)| {
         let reply = Reply::Launched {
             pid: live.pid,
+            command,
             leaf: live.leaf.as_ref().map(|leaf| leaf.path.clone()),
             enforced: Box::new(enforced),
         };
@@ -82,7 +83,9 @@ pub(super) fn trial(settings: &mut Settings) -> HelperReport {
     let slot = settings.per_agent.then_some(0);
     let trial = match settings.ids(slot) {
         Ok(ids) => match null_streams() {
-            Ok(stdio) => start(settings, &parts, ids, Vec::new(), &stdio).map(|(_, enforced, ..)| enforced),
+            Ok(stdio) => {
+                start(settings, &parts, ids, Vec::new(), &stdio).map(|(_, _, enforced, ..)| enforced)
+            }
             Err(failed) => Err(failed),
         },
         Err(why) => Err(StepError::check(Step::UidMap, why)),
@@ -109,8 +112,8 @@ fn null_streams() -> Done<[OwnedFd; 3]> {
     Ok([open()?, open()?, open()?])
 }
 
-/// The cell, what holds it, its listener, and pidfd and exit pipe for the daemon.
-type Started = (Live, Enforced, Option<OwnedFd>, Vec<OwnedFd>);
+/// The cell, its command's pid, what holds it, its listener, and pidfd and exit pipe for the daemon.
+type Started = (Live, i32, Enforced, Option<OwnedFd>, Vec<OwnedFd>);
 
 fn start(
     settings: &mut Settings,
@@ -158,10 +161,10 @@ fn start(
     let live = Live { pid, pidfd, exit: exit_ours.into(), leaf };
     plan.reach(Step::UidMap)?;
     namespaces::map(pid, ids)?;
-    let (mut enforced, listener) = converse(&ours, &plan, &settings.namespaces)?;
+    let (command, mut enforced, listener) = converse(&ours, &plan, &settings.baseline)?;
     enforced.cgroup = held;
     let pidfd = live.pidfd.try_clone().at(Step::Verify, "copy the pidfd")?;
-    Ok((live, enforced, listener, vec![pidfd, exit_read.into()]))
+    Ok((live, command, enforced, listener, vec![pidfd, exit_read.into()]))
 }
 
 /// Pipes made by the daemon become the agent's, so that `/dev/stdout` can be opened by name as on any other machine.
@@ -184,8 +187,8 @@ fn own_pipes(settings: &Settings, ids: Ids, stdio: &[OwnedFd; 3]) -> Done {
 fn converse(
     channel: &OwnedFd,
     plan: &Plan<'_>,
-    host: &verify::HostNamespaces,
-) -> Done<(Enforced, Option<OwnedFd>)> {
+    host: &verify::Baseline,
+) -> Done<(i32, Enforced, Option<OwnedFd>)> {
     let deadline = Instant::now() + LAUNCH_LIMIT;
     let go = |step| {
         send_with_fds(channel.as_fd(), b"g", &[])
@@ -212,7 +215,7 @@ fn converse(
         word(&last)?;
         return Err(StepError::check(Step::Exec, "the new process spoke out of turn"));
     }
-    Ok((enforced, listener))
+    Ok((sender, enforced, listener))
 }
 
 type Heard = (Received, [u8; 1024]);

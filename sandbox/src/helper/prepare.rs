@@ -6,6 +6,7 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat};
 use nix::unistd::{Gid, Uid, fchownat};
@@ -59,7 +60,13 @@ pub(super) fn prepare(
     // The descriptor may be O_PATH, which fchmod refuses; this link leads to the same inode and nowhere else.
     let link = format!("/proc/self/fd/{}", target.as_raw_fd());
     let mode = Mode::from_bits_truncate(mode);
-    fchmodat(nix::fcntl::AT_FDCWD, link.as_str(), mode, FchmodatFlags::FollowSymlink)
-        .map_err(|errno| format!("cannot set the mode of {name}: {errno}"))?;
+    fchmodat(nix::fcntl::AT_FDCWD, link.as_str(), mode, FchmodatFlags::FollowSymlink).map_err(|errno| {
+        let hint = if mode.contains(Mode::S_ISGID) && errno == Errno::EPERM {
+            " (the unit must not set RestrictSUIDSGID=: it forbids directories whose group is inherited)"
+        } else {
+            ""
+        };
+        format!("cannot set the mode of {name}: {errno}{hint}")
+    })?;
     own(Uid::from_raw(ids.host_uid))
 }

@@ -12,7 +12,7 @@ use nix::unistd::{Gid, Uid, getegid, geteuid, setgroups};
 use crate::policy::Policies;
 use crate::steps::cgroup::Tree;
 use crate::steps::root::HostLayout;
-use crate::steps::verify::{HostNamespaces, host_namespaces};
+use crate::steps::verify::Baseline;
 use crate::steps::{Ids, seccomp};
 use crate::sys;
 use crate::wire::Hello;
@@ -32,7 +32,7 @@ pub(super) struct Settings {
     pub(super) landlock: Option<u32>,
     pub(super) cgroup: Option<Result<Tree, String>>,
     pub(super) host: HostLayout,
-    pub(super) namespaces: HostNamespaces,
+    pub(super) baseline: Baseline,
     pub(super) policies: Policies,
 }
 
@@ -61,10 +61,9 @@ impl Settings {
         tighten()?;
         let landlock = if hello.without_landlock { None } else { sys::landlock_abi() };
         let cgroup = hello.cgroup.as_deref().map(Tree::open);
-        let namespaces =
-            host_namespaces().map_err(|error| format!("cannot read its own namespaces: {error}"))?;
         let policies = Policies::compile();
         seccomp::install(&policies.helper).map_err(|failed| failed.to_string())?;
+        let baseline = Baseline::read().map_err(|failed| failed.to_string())?;
         Ok(Settings {
             hello,
             uid: geteuid(),
@@ -73,7 +72,7 @@ impl Settings {
             landlock,
             cgroup,
             host: HostLayout::read(),
-            namespaces,
+            baseline,
             policies,
         })
     }

@@ -71,9 +71,8 @@ impl Tree {
             && let Some(bytes) = limits.memory_bytes
         {
             leaf.write("memory.max", bytes)?;
-            // Throttled a little before it is killed; no swap, which would only hide the limit. Both are missing on
-            // some kernels, and the hard limit holds without them.
-            leaf.write_if_there("memory.high", bytes - bytes / 16)?;
+            // No `memory.high`: without swap a cell above it has nothing to give back and hangs for minutes, asleep in the
+            // kernel, where a kill would be over at once. No swap, which would only hide the limit; not every kernel has it.
             leaf.write_if_there("memory.swap.max", 0)?;
         }
         if self.has("pids") {

@@ -27,24 +27,31 @@ pub(crate) fn from_inside(plan: &Plan<'_>) -> Done<Inside> {
     Ok(Inside { nested_refused, canary_hidden })
 }
 
-/// The helper's own namespaces, read once.
-pub(crate) type HostNamespaces = [std::path::PathBuf; 7];
+/// What the helper is held by itself, read once after it has restricted itself: a cell must differ.
+pub(crate) struct Baseline {
+    namespaces: [std::path::PathBuf; 7],
+    filters: u32,
+}
 
-pub(crate) fn host_namespaces() -> std::io::Result<HostNamespaces> {
-    let mut found = HostNamespaces::default();
-    for (slot, name) in found.iter_mut().zip(NAMESPACES) {
-        *slot = std::fs::read_link(Path::new("/proc/self/ns").join(name))?;
+impl Baseline {
+    pub(crate) fn read() -> Done<Baseline> {
+        let mut namespaces = <[std::path::PathBuf; 7]>::default();
+        for (slot, name) in namespaces.iter_mut().zip(NAMESPACES) {
+            let link = Path::new("/proc/self/ns").join(name);
+            *slot = std::fs::read_link(link).at(Step::Verify, "read its own namespaces")?;
+        }
+        let status = read_once("/proc/self/status").at(Step::Verify, "read its own status")?;
+        let mut found = Enforced::default();
+        read_status(&status, &mut found)?;
+        let filters = found.seccomp_filters.ok_or_else(|| {
+            StepError::check(Step::Verify, "the kernel does not count seccomp filters: it is older than 5.9")
+        })?;
+        Ok(Baseline { namespaces, filters })
     }
-    Ok(found)
 }
 
 /// Reads back what holds process `pid`. `landlock` is what the launch enforced: the kernel does not show it.
-pub(crate) fn from_outside(
-    pid: i32,
-    host: &HostNamespaces,
-    plan: &Plan<'_>,
-    inside: Inside,
-) -> Done<Enforced> {
+pub(crate) fn from_outside(pid: i32, host: &Baseline, plan: &Plan<'_>, inside: Inside) -> Done<Enforced> {
     let status = read_once(&format!("/proc/{pid}/status")).at(Step::Verify, "read the status")?;
     let mut found = Enforced {
         own_uid: plan.ids.own,
@@ -55,7 +62,7 @@ pub(crate) fn from_outside(
         ..Enforced::default()
     };
     read_status(&status, &mut found)?;
-    for (name, ours) in NAMESPACES.iter().zip(host) {
+    for (name, ours) in NAMESPACES.iter().zip(&host.namespaces) {
         let theirs = std::fs::read_link(format!("/proc/{pid}/ns/{name}"))
             .at(Step::Verify, format_args!("read the {name} namespace"))?;
         if theirs != *ours {
@@ -65,6 +72,10 @@ pub(crate) fn from_outside(
     if (found.uid, found.gid) != (plan.ids.host_uid, plan.ids.host_gid) {
         let what = format!("the cell runs as {}:{} on the host", found.uid, found.gid);
         return Err(StepError::check(Step::Verify, what));
+    }
+    // The helper's own filters are inherited and would pass for the cell's.
+    if found.seccomp_filters != Some(host.filters + 1) {
+        return Err(StepError::check(Step::Verify, "the cell's own seccomp filter is not in force"));
     }
     match found.first_missing() {
         Some(what) => Err(StepError::check(Step::Verify, what)),

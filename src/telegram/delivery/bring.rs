@@ -1,4 +1,5 @@
-//! Brings rows of the outbox into the chat: whatever fails, a row ends confirmed or refused for good.
+//! Brings rows of the outbox into the chat: whatever fails, a row ends confirmed or refused for good, or waits for a chat
+//! that cannot be reached.
 
 use super::chat::{Ended, Task};
 use super::live::Streamed;
@@ -21,21 +22,33 @@ enum Outcome {
     Done,
     /// The message to edit is not there any more.
     Missing,
-    /// The chat cannot be reached, or refuses even the plainest words.
+    /// The chat cannot be reached: blocked, left, deleted.
+    Unreachable,
+    /// Telegram refuses even the plainest words.
     Refused,
+}
+
+/// Whether there is any use in bringing the next row.
+#[derive(PartialEq, Eq)]
+enum Next {
+    Row,
+    /// The chat cannot be reached: its rows wait until something new is meant for it, or the next start.
+    Nothing,
 }
 
 impl Task {
     /// Delivers every ready row of the chat.
     pub(super) async fn deliver(&mut self) -> Result<(), Ended> {
         let chat = self.chat.id;
-        loop {
+        'chat: loop {
             let rows = self.stored(|store| async move { store.ready_for(chat).await }).await?;
             if rows.is_empty() {
                 break;
             }
             for row in rows {
-                self.bring(row).await?;
+                if self.bring(row).await? == Next::Nothing {
+                    break 'chat;
+                }
             }
         }
         let mut live = lock(&self.chat.live);
@@ -46,7 +59,7 @@ impl Task {
         Ok(())
     }
 
-    async fn bring(&mut self, row: OutboxRow) -> Result<(), Ended> {
+    async fn bring(&mut self, row: OutboxRow) -> Result<Next, Ended> {
         let streamed = row.run.and_then(|run| lock(&self.chat.live).take(run));
         let mut parts = split(&render(&row.text), PART);
         if parts.is_empty() && row.messages.is_empty() {
@@ -67,6 +80,7 @@ impl Task {
                 Outcome::Done => {}
                 Outcome::Missing if at < parts.len() => missing.push(at),
                 Outcome::Missing => {}
+                Outcome::Unreachable => return Ok(Next::Nothing),
                 Outcome::Refused => return self.give_up(&row).await,
             }
         }
@@ -77,19 +91,27 @@ impl Task {
             let part = Part { row: &row, body: &parts[at], at, of: parts.len() };
             match self.send(part, last, &mut repeated).await? {
                 Outcome::Done | Outcome::Missing => {}
+                Outcome::Unreachable => return Ok(Next::Nothing),
                 Outcome::Refused => return self.give_up(&row).await,
             }
         }
         if to_send.is_empty() {
             self.stored(|store| async move { store.outbox_done(row.id).await }).await?;
         }
-        Ok(())
+        Ok(Next::Row)
     }
 
-    async fn give_up(&self, row: &OutboxRow) -> Result<(), Ended> {
+    async fn give_up(&self, row: &OutboxRow) -> Result<Next, Ended> {
         tracing::error!(chat = %self.chat.id, row = %row.id, "a message was refused for good and is not tried again");
         let id = row.id;
-        self.stored(|store| async move { store.outbox_dead(id).await }).await
+        self.stored(|store| async move { store.outbox_dead(id).await }).await?;
+        Ok(Next::Row)
+    }
+
+    /// What is for the chat stays in the store: nobody reads it now, and whoever comes back wants it.
+    fn unreachable(&self, said: &str) -> Outcome {
+        tracing::warn!(chat = %self.chat.id, "what is for this chat waits until something new is for it: {said}");
+        Outcome::Unreachable
     }
 
     /// Brings one message to its final text. Idempotent, so nothing is stored before.
@@ -104,10 +126,7 @@ impl Task {
             self.permit().await;
             match self.shared.api.edit_message(self.address, message, &body, buttons).await {
                 Ok(()) | Err(ApiError::NotModified) => return Outcome::Done,
-                Err(ApiError::Gone(said)) => {
-                    tracing::warn!(chat = %self.chat.id, "{said}");
-                    return Outcome::Refused;
-                }
+                Err(ApiError::Gone(said)) => return self.unreachable(&said),
                 Err(ApiError::BadRequest(said)) => {
                     let gone = ["not found", "can't be edited", "message_id_invalid"];
                     let said = said.to_ascii_lowercase();
@@ -159,10 +178,7 @@ impl Task {
             }
             self.stored(|store| async move { store.outbox_unsent(id).await }).await?;
             match error {
-                ApiError::Gone(said) => {
-                    tracing::warn!(chat = %self.chat.id, "{said}");
-                    return Ok(Outcome::Refused);
-                }
+                ApiError::Gone(said) => return Ok(self.unreachable(&said)),
                 ApiError::BadRequest(said) => {
                     tracing::warn!(chat = %self.chat.id, row = %id, "a message was refused: {said}");
                     if !form.simplify(&said) {

@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::api::Api;
@@ -28,13 +28,9 @@ use crate::model::{AgentEvent, ChatId, Outbound, Place};
 use crate::store::{Store, StoreError};
 use live::Live;
 
-/// The actor. See [`Delivery::start`].
-#[derive(Debug)]
-pub struct Delivery;
-
 /// Speaks to the actor; clones share it. Must be used inside the runtime that runs it.
 #[derive(Debug, Clone)]
-pub struct DeliveryHandle {
+pub struct Delivery {
     shared: Arc<Shared>,
 }
 
@@ -60,23 +56,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Delivery {
-    /// Starts the actor. It takes `events` as fast as they come and ends when their senders are gone; what is under way then
-    /// goes on for as long as the runtime does.
-    pub fn start(api: Api, store: Store, mut events: mpsc::Receiver<Outbound>) -> DeliveryHandle {
+    /// Ready to deliver; the chats' tasks start on demand and go on for as long as the runtime does.
+    #[must_use]
+    pub fn new(api: Api, store: Store) -> Self {
         let global = Mutex::new(Bucket::global(Instant::now()));
-        let shared = Arc::new(Shared { api, store, chats: Mutex::default(), global });
-        let handle = DeliveryHandle { shared };
-        let taker = handle.clone();
-        tokio::spawn(async move {
-            while let Some(event) = events.recv().await {
-                taker.event(event);
-            }
-        });
-        handle
+        Self { shared: Arc::new(Shared { api, store, chats: Mutex::default(), global }) }
     }
-}
 
-impl DeliveryHandle {
     /// Takes an event of a run. Only Telegram places and events of a run are shown.
     pub fn event(&self, event: Outbound) {
         let Place::Telegram { chat, thread } = event.place else { return };

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::support::{Fake, OWNER};
@@ -11,15 +10,14 @@ use crate::model::{
     AgentEvent, AgentName, ChatId, MessageId, Outbound, Place, RunId, RunState, ToolActivity, UpdateId, Usage,
 };
 use crate::store::{AcceptedUpdate, Ending, InboxRow, NewNotice, NewRun, Store};
-use crate::telegram::{Delivery, DeliveryHandle};
+use crate::telegram::Delivery;
 
 const MARK: &str = "↻ Sent again: the confirmation of an earlier copy was lost.\n\n";
 
 struct World {
     fake: Fake,
     store: Store,
-    delivery: DeliveryHandle,
-    events: mpsc::Sender<Outbound>,
+    delivery: Delivery,
     dir: tempfile::TempDir,
     updates: i64,
 }
@@ -41,9 +39,8 @@ impl World {
         let fake = Fake::start().await;
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("skep.db")).unwrap();
-        let (events, taken) = mpsc::channel(64);
-        let delivery = Delivery::start(fake.api(), store.clone(), taken);
-        Self { fake, store, delivery, events, dir, updates: 0 }
+        let delivery = Delivery::new(fake.api(), store.clone());
+        Self { fake, store, delivery, dir, updates: 0 }
     }
 
     async fn queue(&mut self, chat: i64) -> Run {
@@ -78,7 +75,7 @@ impl World {
             inbox: None,
             event,
         };
-        self.events.send(outbound).await.unwrap();
+        self.delivery.event(outbound);
     }
 
     async fn say(&self, run: &Run, delta: &str) {
@@ -292,18 +289,18 @@ async fn one_chats_flood_does_not_hold_another() {
 }
 
 #[tokio::test]
-async fn a_chat_that_blocked_the_bot_is_given_up() {
+async fn what_is_for_a_chat_that_blocked_the_bot_waits_until_it_is_back() {
     let mut world = World::start().await;
     world.fake.post("/blocks", json!({"user_id": OWNER})).await;
     let run = world.begin(OWNER).await;
     world.finish(&run, "Nobody hears.").await;
     world.notice(None, "Nor this.", &[]).await;
-    world.settled().await;
+    assert!(world.delivery.drain(Duration::from_secs(5)).await, "nothing is tried meanwhile");
     assert_eq!(world.fake.screen().await, Vec::<String>::new());
     world.fake.post("/blocks", json!({"user_id": OWNER, "blocked": false})).await;
     world.notice(None, "Back again.", &[]).await;
     world.settled().await;
-    assert_eq!(world.fake.screen().await, ["Back again."]);
+    assert_eq!(world.fake.screen().await, ["Nobody hears.", "Nor this.", "Back again."]);
 }
 
 #[tokio::test]
@@ -340,8 +337,7 @@ async fn what_a_crash_left_in_the_middle_is_finished_after_the_start() {
     world.say(&streamed, "One line.\nAnother.").await;
     world.fake.wait_text("Another").await;
     world.end(&streamed, "The end.").await;
-    let (_events, taken) = mpsc::channel(1);
-    let second_life = Delivery::start(world.fake.api(), world.store.clone(), taken);
+    let second_life = Delivery::new(world.fake.api(), world.store.clone());
     second_life.recover().await.unwrap();
     world.settled().await;
     assert_eq!(world.fake.screen().await[1..], ["The end."]);

@@ -9,175 +9,26 @@
 //! - A run leaves this machine by exactly one [`Action::End`].
 //! - A run that was handed over and not ended is handed over again at most [`ATTEMPTS`] times, with a note to the model.
 
+mod messages;
+#[cfg(test)]
+mod tests;
+mod words;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::model::{AgentEvent, Failure, RunId, RunState, SessionId, ToolActivity};
+use crate::model::{AgentEvent, Failure, RunId, RunState, SessionId};
 use crate::store::Run;
+
+pub use messages::Arrival;
+pub(super) use messages::{Action, Closing, Input, Limits, StartFailure, Timer, TurnEnd};
+use words::{again, crash_failure, failed_text, limit_failure, with_line};
 
 /// How often one run is handed to Claude before it is given up.
 pub(super) const ATTEMPTS: u32 = 5;
 
 /// How long an interrupted turn may take to end before its process is killed.
 pub(super) const INTERRUPT_GRACE: Duration = Duration::from_secs(10);
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Input {
-    /// A stored run joins the queue.
-    Enqueue(Box<Run>, Arrival),
-    /// A queued run was cancelled in the store.
-    Cancel(RunId),
-    /// The owner wants the running turn to end.
-    Stop,
-    /// The owner wants a fresh session.
-    Renew,
-    /// The memory is wanted elsewhere: end the process if nothing runs.
-    Yield,
-    /// The daemon is going down: hand nothing over any more.
-    Drain,
-    /// The process answered `initialize`.
-    Ready,
-    /// The process could not be started.
-    StartFailed(StartFailure),
-    /// A turn began.
-    TurnStarted,
-    /// Claude took up the message with this id.
-    Taken(String),
-    /// A piece of text of the current turn.
-    Text(String),
-    /// A tool of the current turn.
-    Tool(ToolActivity),
-    /// A line worth showing.
-    Notice(String),
-    /// How many background tasks keep the process from being idle.
-    Background(usize),
-    /// A turn ended.
-    TurnEnded(TurnEnd),
-    /// The process is gone.
-    Exited {
-        /// The last it said on stderr, for the owner.
-        said: String,
-    },
-    /// A timer ran out.
-    Timer(Timer),
-}
-
-/// How a run came to its conversation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arrival {
-    /// The owner has just sent it: if it has to wait, they are told.
-    Fresh,
-    /// An earlier life of the daemon left it, and told them then.
-    Recovered,
-}
-
-/// Why a process could not be started.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum StartFailure {
-    /// Claude knows no session of that id.
-    NoSession,
-    /// Claude already has a session of that id: it must be resumed.
-    SessionExists,
-    /// The process did not become ready in time.
-    Hung(Failure),
-    /// The process was killed while it started.
-    Died(Failure),
-    /// Anything else.
-    Failed(Failure),
-}
-
-/// How a turn ended.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct TurnEnd {
-    /// All the text of the turn.
-    pub text: String,
-    /// Why it failed, in the owner's words.
-    pub failure: Option<Failure>,
-    /// It ended because it was interrupted.
-    pub interrupted: bool,
-    /// Cost in millionths of a US dollar.
-    pub cost_micros: u64,
-    /// The message ids it consumed.
-    pub messages: Vec<String>,
-    /// Claude says that it started by itself.
-    pub own: bool,
-    /// The session it belongs to from now on.
-    pub session: Option<SessionId>,
-}
-
-/// A timer of the conversation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Timer {
-    /// Nothing has run for the idle time.
-    Idle,
-    /// A turn has taken its whole time.
-    TurnLimit,
-    /// An interrupted turn has not ended.
-    HardStop,
-}
-
-/// What to do, in order.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Action {
-    /// Start a process.
-    Launch {
-        /// Continue the stored session, else begin it.
-        resume: bool,
-    },
-    /// Store that the run is handed over, then write the prompt.
-    Hand {
-        /// The run.
-        run: RunId,
-        /// The id for the message.
-        message: String,
-        /// The words, with a note where it is not the first time.
-        prompt: String,
-    },
-    /// Ask the running turn to end.
-    Interrupt,
-    /// End the process now.
-    Kill,
-    /// End the process in good order.
-    EndProcess,
-    /// Give the conversation a fresh session id.
-    RenewSession,
-    /// Remember that Claude has this session.
-    Begun(Option<SessionId>),
-    /// End a run in the store, then say so.
-    End(Box<Closing>),
-    /// Tell whoever watches the run (`None`: the conversation).
-    Emit(Option<RunId>, AgentEvent),
-    /// Deliver what a turn of Claude's own said.
-    Deliver {
-        /// The text, in Markdown.
-        text: String,
-        /// What the turn cost.
-        cost_micros: u64,
-    },
-    /// Start or restart a timer.
-    Arm(Timer, Duration),
-    /// Stop a timer.
-    Disarm(Timer),
-}
-
-/// The end of a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Closing {
-    pub run: RunId,
-    pub state: RunState,
-    /// What the chat is told.
-    pub text: String,
-    pub failure: Option<Failure>,
-    pub cost_micros: u64,
-}
-
-/// Settings of the agent that the machine needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Limits {
-    pub idle: Duration,
-    pub turn: Duration,
-}
 
 /// One conversation.
 #[derive(Debug)]
@@ -565,57 +416,8 @@ fn belongs(busy: &Busy, end: &TurnEnd) -> bool {
         || (end.messages.is_empty() && !end.own && (busy.taken || busy.stop.is_some()))
 }
 
-/// The prompt of a run that was handed over before and not finished.
-fn again(prompt: &str) -> String {
-    format!(
-        "[Note from Skep, the program that relays this chat: work on the message below was cut off by a restart, and \
-         its answer did not reach the owner. Look at what is already done, do not repeat finished side effects, \
-         and give the complete answer now.]\n\n{prompt}"
-    )
-}
-
-fn with_line(text: &str, line: &str) -> String {
-    let text = text.trim_end();
-    if text.is_empty() { line.to_owned() } else { format!("{text}\n\n{line}") }
-}
-
-fn failed_text(text: &str, failure: &Failure) -> String {
-    with_line(
-        text,
-        &format!("⚠️ {}.\n{}.", failure.what.trim_end_matches('.'), failure.fix.trim_end_matches('.')),
-    )
-}
-
-fn limit_failure(limit: Duration) -> Failure {
-    Failure {
-        what: format!("This took longer than {} and was stopped", spoken(limit)),
-        fix: "Ask for a smaller step, or raise turn_limit in skep.toml".to_owned(),
-    }
-}
-
-fn crash_failure(said: &str) -> Failure {
-    let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing").trim();
-    Failure {
-        what: format!("Claude ended unexpectedly {ATTEMPTS} times. Its last words: {last}"),
-        fix: "Send the message again; if it happens every time, try /new or look at `skep logs`".to_owned(),
-    }
-}
-
 fn stopped_before_start(run: RunId) -> Closing {
     Closing {
         run, state: RunState::Cancelled, text: "⏹ Stopped.".to_owned(), failure: None, cost_micros: 0
     }
 }
-
-/// A duration in words: `90 s`, `30 min`, `2 h`.
-pub(super) fn spoken(duration: Duration) -> String {
-    match duration.as_secs() {
-        s if s < 120 => format!("{s} s"),
-        s if s < 7200 => format!("{} min", s / 60),
-        s => format!("{} h", s / 3600),
-    }
-}
-
-#[cfg(test)]
-#[path = "session_tests.rs"]
-mod tests;
