@@ -21,8 +21,8 @@ use crate::claude::{self, Answer, Claude, ClaudeEvent, Gone, MessageState, Outco
 use crate::config::{AgentSettings, Permissions};
 use crate::failpoint;
 use crate::model::{
-    AgentEvent, CellOverview, Failure, InboxId, MessageId, ModelCall, Outbound, Place, RateLimit, RunId,
-    RunState, SessionId, Usage,
+    AgentEvent, CellOverview, ChatId, Failure, InboxId, MessageId, ModelCall, Outbound, Place, RateLimit,
+    RunId, RunState, SessionId, ThreadId, Usage,
 };
 use crate::store::{Conversation, Ending, NewNotice, Run, StoreError};
 
@@ -371,12 +371,23 @@ impl Actor {
         if text.is_empty() {
             return;
         }
-        self.notice(None, None, text.clone(), Vec::new()).await;
+        let agent = Some(self.conversation.agent.clone());
+        let words = text.clone();
+        self.notice(|chat, thread| NewNotice {
+            chat,
+            thread,
+            reply_to: None,
+            run: None,
+            agent,
+            text: words,
+            buttons: Vec::new(),
+        })
+        .await;
         self.emit(None, AgentEvent::Finished { text, usage: Usage { cost_micros, ..Usage::default() } })
             .await;
     }
 
-    async fn emit(&self, run: Option<RunId>, event: AgentEvent) {
+    async fn emit(&mut self, run: Option<RunId>, event: AgentEvent) {
         let source = run.and_then(|run| self.sources.get(&run).copied());
         if let (Some(run), AgentEvent::Queued { ahead }) = (run, &event) {
             let text = match ahead {
@@ -384,7 +395,17 @@ impl Actor {
                 more => format!("⏳ In line: {more} messages are before this one."),
             };
             let buttons = vec![("Cancel".to_owned(), format!("cancel:{run}"))];
-            self.notice(Some(run), source.and_then(|source| source.reply_to), text, buttons).await;
+            let reply_to = source.and_then(|source| source.reply_to);
+            self.notice(|chat, thread| NewNotice {
+                chat,
+                thread,
+                reply_to,
+                run: Some(run),
+                agent: None,
+                text,
+                buttons,
+            })
+            .await;
         }
         let outbound = Outbound {
             place: self.conversation.place.clone(),
@@ -397,19 +418,11 @@ impl Actor {
         self.context.announcer.event(outbound).await;
     }
 
-    async fn notice(
-        &self,
-        run: Option<RunId>,
-        reply_to: Option<MessageId>,
-        text: String,
-        buttons: Vec<(String, String)>,
-    ) {
+    /// Stores a message for the chat and has it delivered.
+    async fn notice(&mut self, notice: impl FnOnce(ChatId, Option<ThreadId>) -> NewNotice) {
         let Place::Telegram { chat, thread } = self.conversation.place else { return };
-        let notice = NewNotice { chat, thread, reply_to, run, text, buttons };
-        let store = self.context.store.clone();
-        if let Err(error) = store.add_notices(None, vec![notice]).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "a notice could not be stored");
-        }
+        let (notice, store) = (notice(chat, thread), self.context.store.clone());
+        self.insist("store a notice", || store.add_notices(None, vec![notice.clone()])).await;
         self.context.announcer.deliver(&self.conversation.place).await;
     }
 

@@ -59,16 +59,16 @@ impl Reload {
         let Loaded { settings, warnings } = config::load(&self.paths.config)?;
         let old = self.settings.borrow().clone();
         let restart = old.needs_restart(&settings).into_iter().map(str::to_owned).collect();
-        let paired = match self.store.owners().await {
-            Ok(paired) => paired,
-            Err(error) => {
-                // Owners can only be missing from this, never added: the next reload mends it.
-                tracing::error!(error = &error as &dyn std::error::Error, "paired owners cannot be read");
-                Vec::new()
+        match self.store.owners().await {
+            Ok(paired) => {
+                let owners = settings.telegram.owners.iter().copied().chain(paired).collect();
+                self.access.send_modify(|access| access.owners = owners);
             }
-        };
-        let owners = settings.telegram.owners.iter().copied().chain(paired).collect();
-        self.access.send_modify(|access| access.owners = owners);
+            Err(error) => {
+                // Who is answered stays as it was: an owner shut out would lose what they send meanwhile.
+                tracing::error!(error = &error as &dyn std::error::Error, "paired owners cannot be read");
+            }
+        }
         self.settings.send_replace(Arc::new(settings));
         Ok(Reloaded { warnings: warnings.iter().map(ToString::to_string).collect(), restart })
     }
@@ -84,6 +84,7 @@ impl Reload {
                 thread: None,
                 reply_to: None,
                 run: None,
+                agent: None,
                 text: text.clone(),
                 buttons: Vec::new(),
             };

@@ -23,7 +23,7 @@ use crate::model::{
     Usage, UserId,
 };
 use crate::overview::Observer;
-use crate::store::{NewNotice, NewRun, Store, StoreError};
+use crate::store::{Cancelling, NewNotice, NewRun, Store, StoreError};
 
 /// What the router acts upon.
 pub struct Router {
@@ -112,7 +112,7 @@ impl Router {
     async fn prompt(&self, inbound: &Inbound, agent: AgentName, text: String) -> Result<(), StoreError> {
         let conversation = self.store.conversation(inbound.origin.place.clone(), agent).await?.id;
         let new = NewRun { conversation, inbox: inbound.id, prompt: text, reply_to: inbound.origin.message };
-        let run = self.store.enqueue_run(new).await?;
+        let Some(run) = self.store.enqueue_run(new).await? else { return Ok(()) };
         failpoint::reach("run.queued");
         tracing::info!(run = run.id.0, agent = %run.conversation.agent, place = %run.conversation.place, "queued");
         self.agents.prompt(run, Arrival::Fresh).await;
@@ -137,13 +137,14 @@ impl Router {
         run: RunId,
         callback: Option<String>,
     ) -> Result<(), StoreError> {
-        let told = if let Some(conversation) = self.store.cancel_queued(run).await? {
-            self.agents.cancel(conversation, run).await;
-            "Cancelled."
-        } else {
-            "Too late: it has begun. /stop ends it."
+        let told = match self.store.cancel_queued(run, Some(inbound.id)).await? {
+            Cancelling::Done(conversation) => {
+                self.agents.cancel(conversation, run).await;
+                "Cancelled."
+            }
+            Cancelling::Earlier => "Cancelled.",
+            Cancelling::TooLate => "Too late: it has begun. /stop ends it.",
         };
-        self.store.settle(inbound.id).await?;
         if let Some(callback) = callback {
             self.announcer.answer_press(callback, told.to_owned()).await;
         }
@@ -174,6 +175,7 @@ impl Router {
                     thread: *thread,
                     reply_to: inbound.origin.message,
                     run: None,
+                    agent: None,
                     text,
                     buttons: Vec::new(),
                 };

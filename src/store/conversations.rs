@@ -141,7 +141,8 @@ impl Store {
             let name: Option<String> = c
                 .query_row(
                     "SELECT agent FROM outbox WHERE chat = ?1 AND agent IS NOT NULL \
-                     AND instr(messages, ?2) > 0 ORDER BY id DESC LIMIT 1",
+                     AND id > (SELECT max(id) FROM outbox) - 2000 AND instr(messages, ?2) > 0 \
+                     ORDER BY id DESC LIMIT 1",
                     params![chat.0, format!(",{message},")],
                     |row| row.get(0),
                 )

@@ -36,14 +36,14 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
 
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     // Only an empty file takes the page size; a later file keeps its own.
-    connection.pragma_update(None, "page_size", 1024)?;
+    connection.pragma_update(None, "page_size", 512)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "temp_store", "memory")?;
     connection.pragma_update(None, "cache_size", -256)?; // KiB
     // Checkpoints copy each changed page once, however often it changed: rare ones write less. 4 MiB of log at most.
-    connection.pragma_update(None, "wal_autocheckpoint", 4096)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 8192)?;
     connection.pragma_update(None, "journal_size_limit", 4 * 1024 * 1024)?;
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! Invariants:
 //! - Every public call is one transaction; when it returns `Ok` the change is on disk (`synchronous=FULL`).
 //! - A change of two tables that only makes sense together is one call.
-//! - The file has small pages (1 KiB): a commit writes whole pages, and flash wears (design.md section 4).
+//! - The file has small pages (512 bytes): a commit writes whole pages, and flash wears (design.md section 4).
 
 mod conversations;
 mod inbox;
@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use conversations::Conversation;
 pub use inbox::{AcceptedUpdate, InboxRow};
 pub use outbox::{Last, NewNotice, OutboxKind, OutboxRow, OutboxState};
-pub use runs::{Ending, NewRun, Run};
+pub use runs::{Cancelling, Ending, NewRun, Run};
 
 /// Why the store could not do what was asked.
 #[derive(Debug, thiserror::Error)]

@@ -70,6 +70,8 @@ pub struct NewNotice {
     pub reply_to: Option<MessageId>,
     /// The run it speaks of, if any: its buttons go away when the run starts.
     pub run: Option<RunId>,
+    /// The agent whose words these are; `None` for the daemon's own. A reply to it goes there.
+    pub agent: Option<AgentName>,
     /// Markdown.
     pub text: String,
     /// Inline buttons as (label, callback data).
@@ -114,10 +116,16 @@ impl Store {
     /// When the commit failed.
     pub async fn recover_outbox(&self) -> Result<Vec<ChatId>, StoreError> {
         self.transact("put the outbox in order", |t| {
-            t.execute("UPDATE outbox SET state = 'ready', repeated = 1 WHERE state = 'sending'", [])?;
+            t.execute(
+                "UPDATE outbox SET state = 'ready', repeated = 1 WHERE settled_at IS NULL AND state = 'sending'",
+                [],
+            )?;
             // An open answer without a message id: its first send may have arrived.
-            t.execute("UPDATE outbox SET repeated = 1 WHERE state = 'open' AND messages = ','", [])?;
-            t.prepare("SELECT DISTINCT chat FROM outbox WHERE state = 'ready' ORDER BY id")?
+            t.execute(
+                "UPDATE outbox SET repeated = 1 WHERE settled_at IS NULL AND state = 'open' AND messages = ','",
+                [],
+            )?;
+            t.prepare("SELECT DISTINCT chat FROM outbox WHERE settled_at IS NULL AND state = 'ready' ORDER BY id")?
                 .query_map([], |row| row.get(0).map(ChatId))?
                 .collect()
         })
@@ -131,7 +139,8 @@ impl Store {
     pub async fn ready_for(&self, chat: ChatId) -> Result<Vec<OutboxRow>, StoreError> {
         self.read("list the outbox", move |c| {
             c.prepare_cached(&format!(
-                "SELECT {COLUMNS} FROM outbox WHERE chat = ?1 AND state = 'ready' ORDER BY id LIMIT 32"
+                "SELECT {COLUMNS} FROM outbox WHERE chat = ?1 AND settled_at IS NULL AND state = 'ready' \
+                 ORDER BY id LIMIT 32"
             ))?
             .query_map([chat.0], OutboxRow::read)?
             .collect()
@@ -147,7 +156,7 @@ impl Store {
         self.transact("open an answer", move |t| {
             let found = t
                 .query_row(
-                    &format!("SELECT {COLUMNS} FROM outbox WHERE run = ?1 AND kind = 'answer'"),
+                    &format!("SELECT {COLUMNS} FROM outbox WHERE run = ?1 AND kind = 'answer' AND settled_at IS NULL"),
                     [run.0],
                     OutboxRow::read,
                 )
@@ -223,20 +232,33 @@ impl Store {
         .await
     }
 
+    /// The first send of an answer certainly had no effect: nothing of it is in the chat.
+    ///
+    /// # Errors
+    /// When the commit failed.
+    pub async fn answer_not_begun(&self, id: OutboxId) -> Result<(), StoreError> {
+        self.transact("mark an answer as not begun", move |t| {
+            t.execute("UPDATE outbox SET repeated = 0 WHERE id = ?1 AND messages = ','", [id.0])?;
+            Ok(())
+        })
+        .await
+    }
+
     /// A message was confirmed. `last`: nothing of the row is left to send.
     ///
     /// # Errors
     /// When the commit failed.
     pub async fn outbox_sent(&self, id: OutboxId, message: MessageId, last: Last) -> Result<(), StoreError> {
         self.transact("store a sent message", move |t| {
-            let state = match last {
-                Last::Yes => "'done'",
-                Last::No => "CASE state WHEN 'sending' THEN 'ready' ELSE state END",
+            let (state, settled) = match last {
+                Last::Yes => ("'done'", Some(now())),
+                Last::No => ("CASE state WHEN 'sending' THEN 'ready' ELSE state END", None),
             };
             t.prepare_cached(&format!(
-                "UPDATE outbox SET messages = messages || ?2 || ',', repeated = 0, state = {state} WHERE id = ?1"
+                "UPDATE outbox SET messages = messages || ?2 || ',', repeated = 0, state = {state}, settled_at = ?3 \
+                 WHERE id = ?1"
             ))?
-            .execute(params![id.0, message.0])?;
+            .execute(params![id.0, message.0, settled])?;
             Ok(())
         })
         .await
@@ -248,7 +270,7 @@ impl Store {
     /// When the commit failed.
     pub async fn outbox_done(&self, id: OutboxId) -> Result<(), StoreError> {
         self.transact("settle a message", move |t| {
-            t.execute("UPDATE outbox SET state = 'done' WHERE id = ?1", [id.0])?;
+            settle(t, id, "done")?;
             Ok(())
         })
         .await
@@ -260,7 +282,7 @@ impl Store {
     /// When the commit failed.
     pub async fn outbox_dead(&self, id: OutboxId) -> Result<(), StoreError> {
         self.transact("give up a message", move |t| {
-            t.execute("UPDATE outbox SET state = 'dead' WHERE id = ?1", [id.0])?;
+            settle(t, id, "dead")?;
             Ok(())
         })
         .await
@@ -281,9 +303,10 @@ impl Store {
                 let buttons =
                     (!notice.buttons.is_empty()).then(|| serde_json::to_string(&notice.buttons).unwrap_or_default());
                 t.prepare_cached(
-                    "INSERT INTO outbox (chat, thread, kind, run, reply_to, text, buttons, state, created_at) \
-                     SELECT ?1, ?2, 'notice', ?3, ?4, ?5, ?6, 'ready', ?7 \
-                     WHERE ?3 IS NULL OR NOT EXISTS (SELECT 1 FROM outbox WHERE run = ?3 AND kind = 'notice')",
+                    "INSERT INTO outbox (chat, thread, kind, run, reply_to, text, buttons, state, created_at, agent) \
+                     SELECT ?1, ?2, 'notice', ?3, ?4, ?5, ?6, 'ready', ?7, ?8 \
+                     WHERE ?3 IS NULL OR NOT EXISTS (SELECT 1 FROM outbox \
+                     WHERE run = ?3 AND kind = 'notice' AND id > (SELECT max(id) FROM outbox) - 1000)",
                 )?
                 .execute(params![
                     notice.chat.0,
@@ -292,7 +315,8 @@ impl Store {
                     notice.reply_to.map(|m| m.0),
                     notice.text,
                     buttons,
-                    now()
+                    now(),
+                    notice.agent.map(String::from)
                 ])?;
             }
             if let Some(id) = answered {
@@ -312,7 +336,7 @@ impl Store {
             let found: Option<(i64, String, String)> = c
                 .query_row(
                     "SELECT chat, messages, coalesce(text, '') FROM outbox WHERE run = ?1 AND kind = 'notice' \
-                     AND state = 'done' ORDER BY id DESC LIMIT 1",
+                     AND state = 'done' AND id > (SELECT max(id) FROM outbox) - 1000 ORDER BY id DESC LIMIT 1",
                     [run.0],
                     |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
                 )
@@ -333,9 +357,9 @@ impl Store {
         self.read("count the queues", |c| {
             c.query_row(
                 "SELECT (SELECT count(*) FROM inbox WHERE state = 'new'), \
-                 (SELECT count(*) FROM runs WHERE state = 'queued'), \
-                 (SELECT count(*) FROM runs WHERE state = 'running'), \
-                 (SELECT count(*) FROM outbox WHERE state IN ('open', 'ready', 'sending'))",
+                 (SELECT count(*) FROM runs WHERE ended_at IS NULL AND state = 'queued'), \
+                 (SELECT count(*) FROM runs WHERE ended_at IS NULL AND state = 'running'), \
+                 (SELECT count(*) FROM outbox WHERE settled_at IS NULL)",
                 [],
                 |row| {
                     Ok(crate::model::QueueOverview {
@@ -360,6 +384,16 @@ pub enum Last {
     No,
 }
 
+/// Nothing more is to be done about a row.
+fn settle(t: &Transaction<'_>, id: OutboxId, state: &str) -> rusqlite::Result<()> {
+    t.prepare_cached("UPDATE outbox SET state = ?2, settled_at = ?3 WHERE id = ?1")?.execute(params![
+        id.0,
+        state,
+        now()
+    ])?;
+    Ok(())
+}
+
 /// Makes a run's answer final inside the change that ends the run.
 pub(super) fn finish_answer(
     t: &Transaction<'_>,
@@ -371,7 +405,12 @@ pub(super) fn finish_answer(
     text: &str,
 ) -> rusqlite::Result<()> {
     let changed = t
-        .prepare_cached("UPDATE outbox SET text = ?2, state = 'ready' WHERE run = ?1 AND kind = 'answer'")?
+        // An open answer without a message id: its first send is under way, and may arrive without our knowing.
+        .prepare_cached(
+            "UPDATE outbox SET text = ?2, state = 'ready', \
+             repeated = repeated OR (state = 'open' AND messages = ',') \
+             WHERE run = ?1 AND kind = 'answer' AND settled_at IS NULL",
+        )?
         .execute(params![run.0, text])?;
     if changed == 0 && !text.is_empty() {
         t.prepare_cached(

@@ -1,7 +1,12 @@
 -- Format 1. Times are seconds since the epoch.
+--
+-- Every commit writes each page it touches to flash once more, so no index contains a column that changes on the way of a
+-- message: the partial indexes ask whether a row is over, not in which state it is.
 
 -- What came in. A Telegram update is a row before its offset is confirmed; `raw` is the update as Telegram sent it
--- (NULL when the sender is a stranger: nothing beyond the id is kept), `content` is what a terminal submitted.
+-- (NULL when the sender is a stranger: nothing beyond the id is kept), `content` is what a terminal submitted. Both are
+-- NULL once the row is done: what was said is kept once, as the prompt of its run. What remains is some 20 bytes for
+-- three days, so looking for new rows needs no index.
 CREATE TABLE inbox (
     id          INTEGER PRIMARY KEY,
     update_id   INTEGER,
@@ -11,7 +16,6 @@ CREATE TABLE inbox (
     state       TEXT NOT NULL DEFAULT 'new' CHECK (state IN ('new', 'done'))
 ) STRICT;
 CREATE UNIQUE INDEX inbox_update ON inbox (update_id) WHERE update_id IS NOT NULL;
-CREATE INDEX inbox_new ON inbox (id) WHERE state = 'new';
 
 CREATE TABLE conversations (
     id         INTEGER PRIMARY KEY,
@@ -38,7 +42,7 @@ CREATE TABLE runs (
     state        TEXT NOT NULL CHECK (state IN ('queued', 'running', 'finished', 'failed', 'cancelled')),
     attempts     INTEGER NOT NULL DEFAULT 0,
     created_at   INTEGER NOT NULL,
-    ended_at     INTEGER,
+    ended_at     INTEGER,  -- NULL while queued or running
     answer       TEXT,
     error        TEXT,
     input        INTEGER NOT NULL DEFAULT 0,
@@ -47,7 +51,7 @@ CREATE TABLE runs (
     cache_write  INTEGER NOT NULL DEFAULT 0,
     cost_micros  INTEGER NOT NULL DEFAULT 0
 ) STRICT;
-CREATE INDEX runs_open ON runs (id) WHERE state IN ('queued', 'running');
+CREATE INDEX runs_open ON runs (id) WHERE ended_at IS NULL;
 
 -- What must reach a Telegram chat. 'open': an answer that still grows, its first message may exist; 'ready': final,
 -- to be sent or edited in; 'sending': one call is under way whose answer we do not have; 'done': confirmed;
@@ -65,9 +69,10 @@ CREATE TABLE outbox (
     messages   TEXT NOT NULL DEFAULT ',',
     state      TEXT NOT NULL CHECK (state IN ('open', 'ready', 'sending', 'done', 'dead')),
     repeated   INTEGER NOT NULL DEFAULT 0,   -- 1: an earlier send's answer was lost, the text says so
-    created_at INTEGER NOT NULL
+    created_at INTEGER NOT NULL,
+    settled_at INTEGER                       -- NULL until done or dead
 ) STRICT;
-CREATE INDEX outbox_open ON outbox (id) WHERE state IN ('open', 'ready', 'sending');
+CREATE INDEX outbox_open ON outbox (id) WHERE settled_at IS NULL;
 
 CREATE TABLE usage (
     day         INTEGER NOT NULL,  -- days since the epoch, UTC
