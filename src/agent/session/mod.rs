@@ -372,8 +372,9 @@ impl Session {
         self.phase = Phase::Cold;
         match failure {
             StartFailure::SessionExists if !resume => self.begun = true,
-            // A slow machine is no lost conversation: it is tried again before the session is given up.
-            StartFailure::Died(_) | StartFailure::Hung(_) if self.deaths + 1 < ATTEMPTS => self.deaths += 1,
+            // A slow machine is no lost conversation: it is tried once more before the session is given up.
+            StartFailure::Hung(_) if self.deaths == 0 => self.deaths += 1,
+            StartFailure::Died(_) if self.deaths + 1 < ATTEMPTS => self.deaths += 1,
             StartFailure::NoSession | StartFailure::Hung(_) if resume => {
                 self.deaths = 0;
                 self.begun = false;
