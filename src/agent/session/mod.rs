@@ -345,7 +345,11 @@ impl Session {
         let Phase::Starting { resume } = self.phase else { return };
         self.phase = Phase::Cold;
         match failure {
-            StartFailure::SessionExists if !resume => self.begun = true,
+            StartFailure::SessionExists if !resume => {
+                self.begun = true;
+                // Else every start until the first ended turn would try in vain to begin it.
+                out.push(Action::Begun(None));
+            }
             StartFailure::NoSession | StartFailure::Hung(_) if resume => {
                 self.begun = false;
                 out.push(Action::RenewSession);
