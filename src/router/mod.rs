@@ -14,12 +14,13 @@ use tokio::sync::{mpsc, watch};
 
 pub use route::{Route, Table, route};
 
-use crate::agent::{Agents, Arrival};
+use crate::agent::{Agents, Arrival, Running};
 use crate::announce::Announcer;
 use crate::config::Settings;
 use crate::failpoint;
 use crate::model::{
-    Access, AgentEvent, AgentName, Content, ConversationId, Inbound, Outbound, Place, RunId, Usage, UserId,
+    Access, AgentEvent, AgentName, Content, ConversationId, Inbound, Outbound, Place, RunId, SessionId,
+    Usage, UserId,
 };
 use crate::overview::Observer;
 use crate::store::{NewNotice, NewRun, Store, StoreError};
@@ -87,7 +88,10 @@ impl Router {
             Route::Stop => self.stop(inbound).await,
             Route::New(agent) => {
                 let conversation = self.store.conversation(place.clone(), agent.clone()).await?;
-                self.agents.renew(conversation).await;
+                let session = SessionId::random();
+                // In the store before it is said: a crash after this line forgets all the same.
+                self.store.set_session(conversation.id, session.clone()).await?;
+                self.agents.renew(conversation, session, Running::Stop).await;
                 self.say(inbound, format!("Fresh start: **{agent}** has forgotten this conversation.")).await
             }
             Route::Status => {
@@ -116,7 +120,7 @@ impl Router {
     }
 
     async fn stop(&self, inbound: &Inbound) -> Result<(), StoreError> {
-        let stopped = self.agents.stop(inbound.origin.place.clone()).await;
+        let stopped = self.agents.stop(inbound.origin.place.clone(), None).await;
         match stopped {
             0 => self.say(inbound, "Nothing is running here.".to_owned()).await,
             // The answer that was running says itself that it was stopped.

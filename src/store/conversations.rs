@@ -67,18 +67,17 @@ impl Store {
         .await
     }
 
-    /// Gives a conversation a fresh session and returns it.
+    /// Gives a conversation a session that Claude does not know yet.
     ///
     /// # Errors
     /// When the commit failed.
-    pub async fn renew_session(&self, id: ConversationId) -> Result<SessionId, StoreError> {
+    pub async fn set_session(&self, id: ConversationId, session: SessionId) -> Result<(), StoreError> {
         self.transact("renew a session", move |t| {
-            let session = SessionId::random();
             t.execute(
                 "UPDATE conversations SET session = ?2, begun = 0, updated_at = ?3 WHERE id = ?1",
                 params![id.0, session.0, now()],
             )?;
-            Ok(session)
+            Ok(())
         })
         .await
     }

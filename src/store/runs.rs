@@ -121,18 +121,20 @@ impl Store {
         .await
     }
 
-    /// Marks a run as handed to Claude. Committed *before* the first byte goes down the pipe.
+    /// Marks a run as handed to Claude. Committed *before* the first byte goes down the pipe. `false` when
+    /// the run has ended meanwhile: it must not be handed over.
     ///
     /// # Errors
     /// When the commit failed.
-    pub async fn run_handed(&self, id: RunId) -> Result<(), StoreError> {
+    pub async fn run_handed(&self, id: RunId) -> Result<bool, StoreError> {
         self.transact("mark a run as handed over", move |t| {
-            t.prepare_cached(
-                "UPDATE runs SET state = 'running', attempts = attempts + 1 \
+            let changed = t
+                .prepare_cached(
+                    "UPDATE runs SET state = 'running', attempts = attempts + 1 \
                  WHERE id = ?1 AND state IN ('queued', 'running')",
-            )?
-            .execute([id.0])?;
-            Ok(())
+                )?
+                .execute([id.0])?;
+            Ok(changed == 1)
         })
         .await
     }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::model::{
-    AgentName, ChatId, Content, InboxId, MessageId, ModelCall, Origin, Place, RunId, RunState, UpdateId,
-    Usage, UserId,
+    AgentName, ChatId, Content, InboxId, MessageId, ModelCall, Origin, Place, RunId, RunState, SessionId,
+    UpdateId, Usage, UserId,
 };
 
 struct Scratch {
@@ -158,7 +158,9 @@ async fn a_session_is_renewed_and_remembered() {
     let again = s.store.conversation(telegram(), agent()).await.unwrap();
     assert!(again.begun);
     assert_eq!((again.id, &again.session), (first.id, &first.session));
-    assert_ne!(s.store.renew_session(first.id).await.unwrap(), first.session);
+    s.store.set_session(first.id, SessionId("fresh".to_owned())).await.unwrap();
+    let renewed = s.store.conversation(telegram(), agent()).await.unwrap();
+    assert_eq!((renewed.session.0.as_str(), renewed.begun), ("fresh", false));
     s.store.set_place_agent(&telegram(), &agent()).await.unwrap();
     assert_eq!(s.store.place_agent(&telegram()).await.unwrap(), Some(agent()));
     s.store.add_owner(UserId(5)).await.unwrap();
