@@ -1,10 +1,10 @@
 //! Ends and beginnings: a daemon that is stopped, killed, started twice, or started on a state that is not as it left it.
 
 #![allow(
-    clippy::print_stdout,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::disallowed_methods,
+    clippy::print_stdout,
     reason = "tests"
 )]
 

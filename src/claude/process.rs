@@ -26,7 +26,8 @@ use crate::failpoint;
 use crate::model::{Failure, SessionId};
 
 /// How long a process may take to answer `initialize`: 0.3 s when all is well, many seconds from a slow card.
-const READY_WITHIN: Duration = Duration::from_secs(45);
+/// The system tests wait for it to run out, three times in a row.
+const READY_WITHIN: Duration = Duration::from_secs(if cfg!(feature = "failpoints") { 10 } else { 45 });
 /// Lines that may wait for a process that does not read.
 const LINES_WAITING: usize = 32;
 /// Events that may wait for the session machine; more, and the process's own output waits in its pipe.

@@ -371,7 +371,11 @@ impl Session {
         let Phase::Starting { resume } = self.phase else { return };
         self.phase = Phase::Cold;
         match failure {
-            StartFailure::SessionExists if !resume => self.begun = true,
+            StartFailure::SessionExists if !resume => {
+                self.begun = true;
+                // Else every start until the first ended turn would try in vain to begin it.
+                out.push(Action::Begun(None));
+            }
             // A slow machine is no lost conversation: it is tried once more before the session is given up.
             StartFailure::Hung(_) if self.deaths == 0 => self.deaths += 1,
             StartFailure::Died(_) if self.deaths + 1 < ATTEMPTS => self.deaths += 1,

@@ -252,7 +252,7 @@ fn a_session_that_claude_already_has_is_resumed() {
     let mut session = Session::new(LIMITS, false);
     enqueue(&mut session, 1);
     let actions = session.on(Input::StartFailed(StartFailure::SessionExists));
-    assert_eq!(actions, [Action::Launch { resume: true }]);
+    assert_eq!(actions, [Action::Begun(None), Action::Launch { resume: true }]);
 }
 
 #[test]
