@@ -254,6 +254,10 @@ fn prepare(launcher: &Launcher, base: &Path, dir: &Path, slot: Option<u16>) -> R
     }
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(0o750).create(base).map_err(|e| failed(base, e))?;
-    DirBuilder::new().mode(0o700).create(dir).map_err(|e| failed(dir, e))?;
+    match DirBuilder::new().mode(0o700).create(dir) {
+        // Another cell of the agent starts at this moment and was quicker. What is no directory is refused below.
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(dir, error)),
+        _ => {}
+    }
     launcher.prepare_dir(dir, slot).map_err(CellError::Launch)
 }

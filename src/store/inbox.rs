@@ -52,23 +52,21 @@ impl Store {
     pub async fn accept_updates(&self, updates: Vec<AcceptedUpdate>) -> Result<Vec<InboxRow>, StoreError> {
         self.transact("store updates", move |t| {
             let mut insert = t.prepare_cached(
-                "INSERT INTO inbox (update_id, raw, received_at, state) VALUES (?1, ?2, ?3, ?4) \
+                "INSERT INTO inbox (update_id, raw, print, received_at, state) VALUES (?1, ?2, ?3, ?4, ?5) \
                  ON CONFLICT DO NOTHING",
             )?;
-            // What follows the update's id, compared with the latest rows: an index would be written with every one.
+            // Among the latest rows only: an index would be written with every one.
             let mut repeated = t.prepare_cached(
-                "SELECT EXISTS (SELECT 1 FROM inbox WHERE id > (SELECT max(id) FROM inbox) - ?2 \
-                 AND instr(raw, ',') > 0 AND substr(raw, instr(raw, ',')) = substr(?1, instr(?1, ',')))",
+                "SELECT EXISTS (SELECT 1 FROM inbox WHERE id > (SELECT max(id) FROM inbox) - ?2 AND print = ?1)",
             )?;
             let mut rows = Vec::new();
             for mut update in updates {
-                if let Some(raw) = &update.raw
-                    && repeated.query_row(params![raw, REPEATS_AMONG], |row| row.get(0))?
-                {
+                let print = update.raw.as_deref().and_then(print);
+                if print.is_some() && repeated.query_row(params![print, REPEATS_AMONG], |row| row.get(0))? {
                     update.raw = None;
                 }
                 let state = if update.raw.is_some() { "new" } else { "done" };
-                let inserted = insert.execute(params![update.id.0, update.raw, now(), state])?;
+                let inserted = insert.execute(params![update.id.0, update.raw, print, now(), state])?;
                 if let (1, Some(raw)) = (inserted, update.raw) {
                     rows.push(InboxRow::Update { id: InboxId(t.last_insert_rowid()), raw });
                 }
@@ -168,6 +166,13 @@ impl Store {
         })
         .await
     }
+}
+
+/// What tells an update from another, apart from its id: the update's text behind the first comma, hashed.
+fn print(raw: &str) -> Option<i64> {
+    let (_, rest) = raw.split_once(',')?;
+    let hash = ring::digest::digest(&ring::digest::SHA256, rest.as_bytes());
+    hash.as_ref().first_chunk().copied().map(i64::from_be_bytes)
 }
 
 /// Marks a row as dealt with inside a larger change; its words are kept elsewhere or were worth nothing. `false` when it

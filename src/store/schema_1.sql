@@ -5,13 +5,14 @@
 
 -- What came in. A Telegram update is a row before its offset is confirmed; `raw` is the update as Telegram sent it
 -- (NULL when the sender is a stranger: nothing beyond the id is kept), `content` is what a terminal submitted. Both are
--- NULL once the row is done: what was said is kept once, as the prompt of its run. What remains is some 20 bytes for
--- three days, so looking for new rows needs no index.
+-- NULL once the row is done: what was said is kept once, as the prompt of its run. What remains is some 30 bytes for
+-- three days, so looking for new rows needs no index. `print` is a hash of all of `raw` but its update id.
 CREATE TABLE inbox (
     id          INTEGER PRIMARY KEY,
     update_id   INTEGER,
     raw         TEXT,
     content     TEXT,
+    print       INTEGER,
     received_at INTEGER NOT NULL,
     state       TEXT NOT NULL DEFAULT 'new' CHECK (state IN ('new', 'done'))
 ) STRICT;
