@@ -476,6 +476,7 @@ impl Actor {
                 place: self.conversation.place.clone(),
                 busy: self.session.is_busy(),
                 waiting: self.session.waiting(),
+                background: self.session.has_background(),
                 cell,
             },
             self.live.as_ref().map(|live| Arc::clone(&live.control)),

@@ -132,6 +132,7 @@ pub(super) async fn serve(parts: Parts) -> Result<(), DaemonError> {
         access: access.clone(),
         store: store.clone(),
         announcer: announcer.clone(),
+        broker: broker.clone(),
     };
     let answers = Answers {
         observer: observer.clone(),

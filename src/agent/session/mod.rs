@@ -105,6 +105,11 @@ impl Session {
         self.queue.len()
     }
 
+    /// Whether background tasks keep the process from being idle.
+    pub(super) fn has_background(&self) -> bool {
+        self.background > 0
+    }
+
     /// Whether a turn is running or about to.
     pub(super) fn is_busy(&self) -> bool {
         matches!(self.phase, Phase::Busy(_) | Phase::Starting { .. } | Phase::Idle { own: true })
