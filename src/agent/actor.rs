@@ -543,7 +543,7 @@ async fn finished(
         Some(task) => task.await.unwrap_or_else(|error| {
             Err(StartFailure::Failed(Failure {
                 what: format!("Starting Claude broke off ({error})"),
-                fix: "Send the message again; `skep logs` has the details".to_owned(),
+                fix: "Send the message again; `journalctl -u skep` has the details".to_owned(),
             }))
         }),
         None => std::future::pending().await,

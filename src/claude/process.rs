@@ -73,7 +73,7 @@ impl StartError {
             Self::Spawn(source) => {
                 let what =
                     format!("Claude's cell could not be launched: {}", explain::short(&source.to_string()));
-                let fix = "Run `skep doctor` on the machine: it says what is missing.".to_owned();
+                let fix = "Run `skep status` on the machine: it says what is missing.".to_owned();
                 return Failure { what, fix };
             }
             Self::NoSession(_) => (

@@ -258,7 +258,7 @@ fn unknown_agent(name: &AgentName) -> Reply {
 
 fn refused(error: &StoreError) -> Reply {
     tracing::error!(error = error as &dyn std::error::Error, "a request of the command line failed");
-    Reply::error(error.to_string(), "skep doctor and the log say more; the disk may be full")
+    Reply::error(error.to_string(), "the disk may be full; journalctl -u skep says more")
 }
 
 #[cfg(test)]

@@ -206,7 +206,8 @@ impl Session {
             self.preface.clear();
             let failure = Failure {
                 what: format!("This was interrupted {ATTEMPTS} times and is given up"),
-                fix: "Send it again, perhaps in smaller steps; `skep logs` shows why it broke off".to_owned(),
+                fix: "Send it again, perhaps in smaller steps; `journalctl -u skep` shows why it broke off"
+                    .to_owned(),
             };
             out.push(Action::End(Box::new(Closing {
                 run: run.id,
