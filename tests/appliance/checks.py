@@ -131,74 +131,82 @@ def walls(w):
 @check("a tool that takes too much memory is killed alone")
 def hog(w):
     daemon, cell = w.daemon(), w.cell()
-    text, seconds = w.asks("run head -c 1500m /dev/zero | tail | wc -c; echo tail ${PIPESTATUS[1]}", "It said:.*tail 137", 120)
+    text, seconds = w.asks("run hog", "It said:.*tail 137", 120)
     assert w.daemon() == daemon and events(w, cell, "memory.events", "oom_kill") >= 1
     assert w.cell()["pid"] == cell["pid"], "Claude itself lives on"
     other = w.still_serves("4", "coder")
     return f"killed and told in {seconds:.1f} s; the other agent answers in {other:.1f} s"
 
 
-@check("Claude killed for memory is told in words, and comes back")
+@check("Claude killed for memory is told, and the run goes on")
 def starved(w):
-    daemon, before = w.daemon(), w.cell()
-    text, seconds = w.asks("run head -c 250m /dev/zero >/tmp/a; head -c 250m /dev/zero >/dev/shm/b; sleep 60",
-                           "memory of its cell|ended unexpectedly|was ended by signal", 180)
-    assert "used up the memory of its cell" in text and "Raise `memory`" in text.replace("memory for", "`memory` for"), text
-    assert w.daemon() == daemon
-    assert w.run(f"test -e {before['cgroup']}")[0] == 1, "its leaf is gone"
-    back = w.still_serves("5")
-    return f"told after {seconds:.1f} s, answers again in {back:.1f} s: {text.splitlines()[0][:90]}"
+    daemon, before, since = w.daemon(), w.cell(), w.clock()
+    # What fills memory and belongs to no process: the largest process goes, and that is Claude.
+    w.phone.says("run filler")
+    told, seconds = w.phone.sees("Claude ended unexpectedly|used up the memory", 180)
+    _, later = w.phone.sees("Taken up again: .*run filler$")
+    how = {line["F_HOW"] for line in w.journal(since) if "F_HOW" in line}
+    assert how == {"OutOfMemory"}, how
+    assert w.daemon() == daemon and w.run(f"test -e {before['cgroup']}")[0] == 1, "its leaf is gone"
+    return f"told after {seconds:.1f} s ({' '.join(told.split())[:80]}), answered {later:.1f} s later; journal: F_HOW=OutOfMemory"
 
 
-@check("a fork bomb stays inside its cell and can be stopped")
+@check("a fork bomb stays inside its cell, and ends with it")
 def bomb(w):
     daemon, cell = w.daemon(), w.cell()
-    w.phone.says("run b() { b | b & }; b; sleep 300")
-    refused = w.eventually("the process limit refuses", 90, lambda: events(w, cell, "pids.events", "max"))
-    peak = int(leaf(w, cell, "pids.current"))
+    w.phone.says("run bomb")
+    # The leaf may go while we look: Claude does not live long without a thread to spare, and its cell ends with it.
+    look = f"cd {cell['cgroup']} 2>/dev/null && sed -n 's/^max //p' pids.events && cat pids.current"
+    peak = refused = 0
+    def full():
+        nonlocal peak, refused
+        found = w.run(look)[1].split()
+        if len(found) == 2 and all(word.isdigit() for word in found):
+            refused, peak = int(found[0]), max(peak, int(found[1]))
+        return refused > 0 or w.run(f"test -e {cell['cgroup']}")[0] == 1
+    w.eventually("the process limit refuses", 90, full)
     assert peak <= PIDS, peak
     other = w.still_serves("6", "coder")
-    w.phone.says("/stop")
+    taken_up = w.run(f"test -e {cell['cgroup']}")[0] == 1
+    if not taken_up:
+        w.phone.says("/stop")
     began = time.monotonic()
-    w.eventually("it is over", 60, lambda: int(w.run(f"cat {cell['cgroup']}/pids.current")[1] or 0) < PIDS // 2
-                 if w.run(f"test -e {cell['cgroup']}")[0] == 0 else True)
-    stopped = time.monotonic() - began
+    w.eventually("the bomb is over", 60, lambda: w.run(f"test -e {cell['cgroup']}")[0] == 1 or len(w.agents_alive()) < 20)
+    over = time.monotonic() - began
+    w.eventually("nothing runs", 90, lambda: w.overview()["queue"]["running"] == 0)
     assert w.daemon() == daemon
     back = w.still_serves("7")
-    return f"{peak} tasks, {refused} forks refused, the other agent {other:.1f} s, /stop {stopped:.1f} s, answers again {back:.1f} s"
+    how = "Claude died of it, the run was taken up in a new cell" if taken_up else f"/stop ended it in {over:.1f} s"
+    return f"up to {peak} tasks, {refused} forks refused; the other agent answers in {other:.1f} s; {how}; answers again in {back:.1f} s"
 
 
-@check("cgroup.kill ends a cell, and the owner is told")
+@check("cgroup.kill ends a cell, and the run goes on in another")
 def killed(w):
     daemon, cell = w.daemon(), w.cell()
-    w.phone.says("run echo begun; sleep 301")
-    w.eventually("the tool runs", 90, lambda: w.run("pgrep -f 'sleep 301'")[0] == 0)
+    w.phone.says("run sleeper")
+    w.eventually("the tool runs", 90, lambda: w.run("pgrep -x sleep -a | grep -q 301")[0] == 0)
     count = len(leaf(w, cell, "cgroup.procs").split())
     w.read(f"echo 1 > {cell['cgroup']}/cgroup.kill")
+    began = time.monotonic()
     w.eventually("its leaf is gone", 20, lambda: w.run(f"test -e {cell['cgroup']}")[0] == 1)
-    assert w.daemon() == daemon
-    # The run is taken up by a new cell, in which the tool is told again to sleep: the owner stops it.
-    w.eventually("the run is taken up or ended", 90,
-                 lambda: w.overview()["queue"]["running"] == 0 or w.run("pgrep -f 'sleep 301'")[0] == 0)
-    taken_up = w.overview()["queue"]["running"] != 0
-    if taken_up:
-        w.phone.says("/stop")
-    w.eventually("nothing runs", 60, lambda: w.overview()["queue"]["running"] == 0)
-    back = w.still_serves("8")
-    return f"{count} processes; the run was {'taken up, then stopped' if taken_up else 'ended'}; answers again in {back:.1f} s"
+    gone = time.monotonic() - began
+    assert w.run("pgrep -x sleep -a | grep -q 301")[0] == 1
+    w.phone.sees("Claude ended unexpectedly|Taken up again: .*run sleeper$")
+    _, later = w.phone.sees("Taken up again: .*run sleeper$")
+    assert w.daemon() == daemon and w.cell()["cgroup"] != cell["cgroup"]
+    return f"{count} processes and the leaf gone in {gone:.1f} s; told, and answered {later:.1f} s later"
 
 
 @check("a tree that hides and ignores signals ends with its cell")
 def tree(w):
     cell = w.cell()
-    hide = "for i in $(seq 30); do (trap \"\" TERM HUP INT; setsid sleep 302) >/dev/null 2>&1 & done; echo hidden"
-    w.asks(f"run {hide}", "It said:.*hidden")
+    w.asks("run hider", "It said:.*hidden")
     count = len(leaf(w, cell, "cgroup.procs").split())
     w.phone.says("/new")
     began = time.monotonic()
     w.eventually("its leaf is gone", 30, lambda: w.run(f"test -e {cell['cgroup']}")[0] == 1)
     gone = time.monotonic() - began
-    assert w.run("pgrep -f 'sleep 302'")[0] == 1
+    assert w.run("pgrep -x sleep -a | grep -q 302")[0] == 1
     w.still_serves("9")
     return f"{count} processes gone {gone:.1f} s after /new"
 
@@ -350,7 +358,7 @@ def stop(w):
     assert any(line["MESSAGE"] == "stopped" for line in w.journal(since))
     w.phone.says("hello 16")
     w.read("systemctl start skep", 60)
-    w.phone.sees("Hello from the cell: hello 16$")
+    w.phone.sees("Hello from the cell: .*hello 16$")
     return f"{took:.1f} s; what came meanwhile is answered after the start"
 
 
@@ -361,7 +369,7 @@ def memory(w):
     time.sleep(10)
     pss = {}
     for name, pid in (("daemon", w.daemon()), ("helper", w.helper())):
-        found = dict(re.findall(r"(Pss|Pss_Anon|Rss):\s*(\d+)", w.read(f"cat /proc/{pid}/smaps_rollup")))
+        found = dict(re.findall(r"^(Pss|Pss_Anon):\s*(\d+)", w.read(f"cat /proc/{pid}/smaps_rollup"), re.M))
         pss[name] = f"{int(found['Pss']) / 1024:.1f} MiB (anonymous {int(found['Pss_Anon']) / 1024:.1f})"
     machine = dict(re.findall(r"(MemTotal|MemAvailable):\s*(\d+)", w.read("cat /proc/meminfo")))
     w.still_serves("17")
@@ -375,8 +383,10 @@ def security(w):
     line = w.read("systemd-analyze security skep --no-pager | tail -1")
     score = float(re.search(r"skep.service: ([\d.]+)", line)[1])
     assert score < 6, line
-    assert "" == w.read("systemd-analyze verify skep.service 2>&1 | grep -i skep || true")
-    return f"{score}"
+    # The manual pages come with the package.
+    doubts = w.read("systemd-analyze verify skep.service 2>&1 | grep -i skep | grep -v "'man " || true")
+    assert doubts == "", doubts
+    return f"{score}; systemd-analyze verify finds nothing"
 
 
 # --- The machine ------------------------------------------------------------------------------------------------------
@@ -394,7 +404,7 @@ def reboot(w):
     w.phone.says("hello 19")
     seconds = w.machine.wait_boot()
     w.wait_active(90)
-    w.phone.sees("Hello from the cell: hello 19$", 180)
+    w.phone.sees("Hello from the cell: .*hello 19$", 180)
     assert "hello 18" in history(w), "the session goes on"
     assert w.overview()["runs"][0]["id"] > runs
     return f"up again after {seconds:.0f} s; the message sent meanwhile is answered in the same session"

@@ -106,7 +106,7 @@ class Tree:
         self.write("/etc/systemd/network/test.network", "[Match]\nDriver=virtio_net\n[Network]\nAddress=10.0.2.15/24\n")
         # The test looks everything up in the journal: nothing may be held back.
         self.write("/etc/systemd/journald.conf.d/test.conf",
-                   "[Journal]\nStorage=persistent\nRateLimitIntervalSec=0\nForwardToConsole=yes\nTTYPath=/dev/ttyS1\nMaxLevelConsole=debug\n")
+                   "[Journal]\nStorage=persistent\nRateLimitIntervalSec=0\n")
         self.copy(HERE / "guest/shell.sh", "/usr/local/sbin/test-shell", "0755")
         self.write("/etc/systemd/system/test-shell.service",
                    "[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart=/usr/local/sbin/test-shell\nRestart=always\nRestartSec=1\n"
@@ -139,7 +139,7 @@ class Machine:
 
     def __init__(self, tree, work, parameters=""):
         self.work = work
-        self.console, self.journal = work / "console.log", work / "journal.log"
+        self.console = work / "console.log"
         kernel, initrd = tree.boot_files()
         self.socket_path, self.monitor_path = work / "shell.sock", work / "monitor.sock"
         self.process = subprocess.Popen([
@@ -151,7 +151,7 @@ class Machine:
             "-device", "virtio-serial-pci", "-chardev", f"socket,id=shell,path={self.socket_path},server=on,wait=off",
             "-device", "virtserialport,chardev=shell,name=skep.test",
             "-monitor", f"unix:{self.monitor_path},server=on,wait=off",
-            "-display", "none", "-serial", f"file:{self.console}", "-serial", f"file:{self.journal}",
+            "-display", "none", "-serial", f"file:{self.console}",
         ], stdin=subprocess.DEVNULL, stderr=open(work / "qemu.log", "w"))
         self.number = 0
         self.boot = None

@@ -40,6 +40,8 @@ def judge(world, title, function):
         ok, detail = False, f"{type(error).__name__}: {error}"
         if not isinstance(error, AssertionError):
             traceback.print_exc()
+    if not ok:
+        say("the journal before it:\n" + world.run("journalctl -u skep -n 8 --no-pager -o short-precise")[1])
     took = time.monotonic() - began
     say(f"{'ok  ' if ok else 'FAIL'} {title} ({took:.0f} s): {detail}")
     return title, ok, took, detail
@@ -103,6 +105,7 @@ def main():
         if options.keep:
             input("The machine stays up until Enter.")
         (work / "screen.txt").write_text(phone.screen())
+        (work / "journal.log").write_text(machine.read("journalctl --no-pager -o short-precise | grep -v test-shell | tail -n 5000"))
     except (MachineError, subprocess.CalledProcessError) as error:
         broken = True
         say(f"the machine is broken: {error}")

@@ -36,14 +36,25 @@ description = "Everyday questions"
 description = "Writes code"
 """
 SLOWLY = "Some words before it comes. " * 12
+# What Claude's Bash tool is told to do, by the name the owner asks for.
+COMMANDS = {
+    "hog": "head -c 1500m /dev/zero | tail | wc -c; echo tail ${PIPESTATUS[1]}",
+    "filler": "head -c 250m /dev/zero >/tmp/a; head -c 250m /dev/zero >/dev/shm/b; sleep 300",
+    "bomb": "b() { b | b & }; b; sleep 300",
+    "sleeper": "echo begun; sleep 301",
+    "hider": "for i in $(seq 30); do (trap '' TERM HUP INT; setsid sleep 302) >/dev/null 2>&1 & done; echo hidden",
+}
 SCENARIO = {
     "rules": [
+        # A run that was cut off is not told to do it again.
+        {"when": {"typed": "(?s)Note from Skep.*run "}, "times": "always", "reply": {"text": "Taken up again: {{last}}"}},
         {"when": {"tool_result": True}, "times": "always", "reply": {"text": "It said: {{result}}"}},
         {"when": {"typed": "slowly"}, "times": "always",
          "reply": {"content": [{"type": "text", "text": SLOWLY + "pong {{last}}", "delta_ms": 250, "chunk_chars": 8}]}},
         {"when": {"typed": "hello"}, "times": "always", "reply": {"text": "Hello from the cell: {{last}}"}},
-        {"when": {"typed": "^run "}, "times": "always",
-         "reply": {"content": [{"type": "tool_use", "name": "Bash", "input": {"description": "as told", "command": "{{last}}"}}]}},
+        *({"when": {"typed": f"run {name}"}, "times": "always",
+           "reply": {"content": [{"type": "tool_use", "name": "Bash", "input": {"description": name, "command": command}}]}}
+          for name, command in COMMANDS.items()),
     ],
     "fallback": {"text": "echo: {{last}}"},
 }
@@ -159,9 +170,8 @@ class World:
         return cells
 
     def cell(self, agent="general"):
-        cells = self.cells(agent)
-        assert len(cells) == 1, f"cells of {agent}: {cells}"
-        return cells[0]
+        """The one cell of an agent, which may just be starting."""
+        return self.eventually(f"one cell of {agent}", 30, lambda: len(found := self.cells(agent)) == 1 and found[0])
 
     def agents_alive(self):
         """Processes of users that only agents have."""
