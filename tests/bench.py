@@ -392,8 +392,8 @@ def milliseconds(values):
 
 def sizes(report, options):
     report.title("Sizes")
-    for path in (SKEP, HELPER):
-        report.add(f"{path.name}, stripped", path.stat().st_size / 1e6, "MB", None, "size of the release build")
+    for name, path in (("skep", SKEP), ("skep-sandbox", HELPER)):
+        report.add(f"{name}, stripped", path.stat().st_size / 1e6, "MB", None, "size of the release build")
     packages = sorted((ROOT / "target").glob("**/skep_*.deb"))
     if packages:
         report.add(".deb", packages[-1].stat().st_size / 1e6, "MB", 5, str(packages[-1].name))
@@ -613,7 +613,7 @@ def answered(phone, words, pattern, owner=OWNER):
 def streaming(report, options):
     report.title("Streaming")
     owners = list(range(200, 202 if options.quick else 208))
-    pieces, pause = 10, 2.3
+    pieces, pause = 9, 3.2
     phone = Phone(owners)
     skep = Skep(phone, STUB, owners=owners)
     try:
@@ -628,7 +628,7 @@ def streaming(report, options):
             # Staggered: two never come at once, because what is wanted is the delay of one.
             time.sleep(pause / len(owners))
         for owner in owners:
-            phone.sees("stream 10 in=", owner)
+            phone.sees(f"stream {pieces} in=", owner)
         delays = []
         for call in phone.new_calls():
             if call["method"] == "editMessageText" and "in=" not in call["args"]["text"]:
@@ -641,7 +641,7 @@ def streaming(report, options):
         phone.stop()
     delays = milliseconds(delays)
     report.add("Claude's stdout → Bot API request, not paced, p99", quantile(delays, 0.99), "ms", 5,
-               f"{len(owners)} chats, a piece of text every {pause} s (an edit is due after 2): from the stub's write to "
+               f"{len(owners)} chats, a piece of text every {pause} s (an edit is due after 2, later 3): from the stub's write to "
                "the edit reaching the stand-in", len(delays), f"median {statistics.median(delays):.2f}")
 
 
