@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export SKEP_CLAUDE ?= $(CURDIR)/.local/claude/claude
 
-.PHONY: help run test lint fmt bench crash build clean
+.PHONY: help run test lint fmt bench crash appliance build clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,10 @@ bench: build ## Print the numbers of README, each with its method
 	@tests/setup.sh test
 	$(CARGO) build --release --examples -p skep-sandbox
 	@python3 tests/bench.py
+
+appliance: build ## The service in a real booted Debian 12 (QEMU, about ten minutes): a table of what holds there
+	@tests/setup.sh run
+	@python3 tests/appliance/run.py
 
 crash: ## The long crash campaign: 200 random kills (make test runs a short form)
 	@tests/setup.sh test

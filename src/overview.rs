@@ -2,7 +2,8 @@
 //!
 //! Published by `watch` for the status page and the STATUS line, and made afresh for whoever asks by the control socket.
 //!
-//! Invariant: nothing is recomputed while nothing changes; an idle machine is not woken.
+//! Invariant: nothing is recomputed while nothing changes. On an idle machine what changes is the time of the last poll,
+//! once in 50 s.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -268,6 +268,23 @@ fn a_reload_takes_effect_and_a_bad_file_keeps_the_old_settings() {
 }
 
 #[test]
+fn a_new_api_key_is_in_force_after_a_reload() {
+    let w = world(json!([]));
+    w.phone.says("one");
+    w.phone.sees("echo: one");
+    std::fs::write(w.daemon.state().join("credentials/anthropic-api-key"), "sk-ant-api03-the-second-key\n")
+        .unwrap();
+    w.daemon.signal("HUP");
+    eventually("the reload is done", 10, || w.daemon.log().contains("settings reloaded").then_some(()));
+    w.phone.says("two");
+    w.phone.sees("echo: two");
+    let requests = w.model.requests();
+    let keys: Vec<&str> = requests.iter().filter_map(|r| r["headers"]["x-api-key"].as_str()).collect();
+    assert!(keys.first().unwrap().contains("planted"), "{keys:?}");
+    assert!(keys.last().unwrap().contains("the-second-key"), "{keys:?}");
+}
+
+#[test]
 fn an_api_error_is_told_with_its_fix() {
     let error = json!({"error": {"status": 400, "type": "invalid_request_error",
         "message": "Your credit balance is too low to access the Anthropic API."}});

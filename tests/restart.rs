@@ -1,6 +1,12 @@
 //! Ends and beginnings: a daemon that is stopped, killed, started twice, or started on a state that is not as it left it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "tests"
+)]
 
 mod support;
 

@@ -162,8 +162,8 @@ fn a_port_in_use_is_named() {
     w.daemon.write_settings(&w.daemon.settings().replace("127.0.0.1:0", &address));
     let output = w.daemon.skep(&["daemon"], "");
     let told = said(&output);
-    assert_eq!(output.status.code(), Some(70), "{told}");
+    assert_eq!(output.status.code(), Some(69), "{told}");
     let last = told.lines().last().unwrap();
-    assert!(last.contains(&address) && last.contains("status page"), "{last}");
+    assert!(last.contains(&address) && last.contains("set listen in [status]"), "{last}");
     assert!(last.to_lowercase().contains("in use"), "{last}");
 }

@@ -13,21 +13,23 @@ use tokio::time::Instant;
 
 use super::Context;
 use super::registry::Entry;
-use super::session::{Action, Arrival, Closing, Input, Limits, Session, StartFailure, Timer, TurnEnd};
+use super::session::{
+    Action, Arrival, Closing, Input, Limits, Running, Session, StartFailure, Timer, TurnEnd,
+};
 use super::start::{self, Live};
 use crate::claude::{self, Answer, Claude, ClaudeEvent, Gone, MessageState, Outcome};
 use crate::config::{AgentSettings, Permissions};
 use crate::failpoint;
 use crate::model::{
-    AgentEvent, CellOverview, Failure, InboxId, MessageId, ModelCall, Outbound, Place, RateLimit, RunId,
-    RunState, SessionId, Usage,
+    AgentEvent, CellOverview, ChatId, Failure, InboxId, MessageId, ModelCall, Outbound, Place, RateLimit,
+    RunId, RunState, SessionId, ThreadId, Usage,
 };
 use crate::store::{Conversation, Ending, NewNotice, Run, StoreError};
 
 /// What the supervisor tells a conversation.
 pub(super) enum Order {
     Prompt(Run, Arrival),
-    Renew,
+    Renew(SessionId, Running),
     Cancel(RunId),
     Stop,
     /// Answered when nothing is left to wait for.
@@ -86,7 +88,13 @@ impl Actor {
                     Some(order) => self.order(order),
                     None => return,
                 },
-                event = next_event(&mut self.live) => self.event(event).await,
+                news = next_news(&mut self.live) => match news {
+                    News::Event(event) => self.event(event).await,
+                    News::Call(call) => {
+                        self.calls.push(call);
+                        None
+                    }
+                },
                 started = finished(&mut self.starting) => {
                     self.starting = None;
                     Some(self.started(started))
@@ -105,8 +113,13 @@ impl Actor {
     }
 
     async fn take(&mut self, input: Input) {
-        for action in self.session.on(input) {
-            self.act(action).await;
+        let mut next = Some(input);
+        while let Some(input) = next.take() {
+            for action in self.session.on(input) {
+                if let Some(consequence) = self.act(action).await {
+                    next = Some(consequence);
+                }
+            }
         }
     }
 
@@ -117,7 +130,7 @@ impl Actor {
                 self.session.set_limits(limits(agent_settings(&self.context, &self.conversation).as_ref()));
                 Input::Enqueue(Box::new(run), arrival)
             }
-            Order::Renew => Input::Renew,
+            Order::Renew(session, running) => Input::Renew(session, running),
             Order::Cancel(run) => Input::Cancel(run),
             Order::Stop => Input::Stop,
             Order::Drain(done) => {
@@ -222,10 +235,11 @@ impl Actor {
         self.live.as_ref().and_then(Live::claude)
     }
 
-    async fn act(&mut self, action: Action) {
+    /// Does one action; an input comes back where doing it taught something new.
+    async fn act(&mut self, action: Action) -> Option<Input> {
         match action {
             Action::Launch { resume } => self.launch(resume),
-            Action::Hand { run, message, prompt } => self.hand(run, &message, prompt).await,
+            Action::Hand { run, message, prompt } => return self.hand(run, &message, prompt).await,
             Action::Interrupt => {
                 if let Some(claude) = self.claude() {
                     gone(claude.interrupt().await);
@@ -244,9 +258,17 @@ impl Actor {
             Action::RenewSession => {
                 let id = self.conversation.id;
                 let store = self.context.store.clone();
-                if let Some(session) = self.insist("renew a session", || store.renew_session(id)).await {
-                    self.conversation.session = session;
-                }
+                let session = SessionId::random();
+                self.insist("store a session", || store.set_session(id, session.clone())).await;
+                self.conversation.session = session;
+                self.conversation.begun = false;
+            }
+            Action::Adopt(session) => {
+                let (id, store) = (self.conversation.id, self.context.store.clone());
+                // Once more: the turn that was running may have written its own session back meanwhile.
+                self.insist("store a session", || store.set_session(id, session.clone())).await;
+                self.conversation.session = session;
+                self.conversation.begun = false;
             }
             Action::Begun(session) => self.begun(session).await,
             Action::End(closing) => self.close(*closing).await,
@@ -259,6 +281,7 @@ impl Actor {
                 self.timers.remove(&timer);
             }
         }
+        None
     }
 
     fn launch(&mut self, resume: bool) {
@@ -276,15 +299,36 @@ impl Actor {
         }));
     }
 
-    async fn hand(&mut self, run: RunId, message: &str, prompt: String) {
+    /// Hands a run over, unless it was cancelled since it was chosen.
+    async fn hand(&mut self, run: RunId, message: &str, prompt: String) -> Option<Input> {
+        self.book_calls(0).await;
         let store = self.context.store.clone();
-        self.insist("hand a run over", || store.run_handed(run)).await;
+        match self.insist("hand a run over", || store.run_handed(run)).await {
+            Some(true) => {}
+            Some(false) => {
+                self.sources.remove(&run);
+                return Some(Input::Withdrawn(run));
+            }
+            // The actor is at its end: nothing may reach Claude that the store does not know of.
+            None => return None,
+        }
         failpoint::reach("run.started");
-        self.calls.clear();
         if let Some(claude) = self.claude() {
             gone(claude.prompt(message, &prompt).await);
         }
         tracing::info!(run = run.0, agent = %self.conversation.agent, "handed to Claude");
+        None
+    }
+
+    /// Books model calls that belong to no run: of an attempt that was cut off, or between turns.
+    async fn book_calls(&mut self, cost_micros: u64) {
+        self.drain_calls();
+        let calls = std::mem::take(&mut self.calls);
+        if calls.is_empty() && cost_micros == 0 {
+            return;
+        }
+        let (store, agent) = (self.context.store.clone(), self.conversation.agent.clone());
+        self.insist("store usage", || store.add_usage(agent.clone(), calls.clone(), cost_micros)).await;
     }
 
     async fn begun(&mut self, session: Option<SessionId>) {
@@ -323,19 +367,27 @@ impl Actor {
 
     /// What a turn of Claude's own said goes out as a message of its own.
     async fn deliver(&mut self, text: String, cost_micros: u64) {
-        self.drain_calls();
-        let calls = std::mem::take(&mut self.calls);
-        let (store, agent) = (self.context.store.clone(), self.conversation.agent.clone());
-        self.insist("store usage", || store.add_usage(agent.clone(), calls.clone(), cost_micros)).await;
+        self.book_calls(cost_micros).await;
         if text.is_empty() {
             return;
         }
-        self.notice(None, None, text.clone(), Vec::new()).await;
+        let agent = Some(self.conversation.agent.clone());
+        let words = text.clone();
+        self.notice(|chat, thread| NewNotice {
+            chat,
+            thread,
+            reply_to: None,
+            run: None,
+            agent,
+            text: words,
+            buttons: Vec::new(),
+        })
+        .await;
         self.emit(None, AgentEvent::Finished { text, usage: Usage { cost_micros, ..Usage::default() } })
             .await;
     }
 
-    async fn emit(&self, run: Option<RunId>, event: AgentEvent) {
+    async fn emit(&mut self, run: Option<RunId>, event: AgentEvent) {
         let source = run.and_then(|run| self.sources.get(&run).copied());
         if let (Some(run), AgentEvent::Queued { ahead }) = (run, &event) {
             let text = match ahead {
@@ -343,7 +395,17 @@ impl Actor {
                 more => format!("⏳ In line: {more} messages are before this one."),
             };
             let buttons = vec![("Cancel".to_owned(), format!("cancel:{run}"))];
-            self.notice(Some(run), source.and_then(|source| source.reply_to), text, buttons).await;
+            let reply_to = source.and_then(|source| source.reply_to);
+            self.notice(|chat, thread| NewNotice {
+                chat,
+                thread,
+                reply_to,
+                run: Some(run),
+                agent: None,
+                text,
+                buttons,
+            })
+            .await;
         }
         let outbound = Outbound {
             place: self.conversation.place.clone(),
@@ -356,19 +418,11 @@ impl Actor {
         self.context.announcer.event(outbound).await;
     }
 
-    async fn notice(
-        &self,
-        run: Option<RunId>,
-        reply_to: Option<MessageId>,
-        text: String,
-        buttons: Vec<(String, String)>,
-    ) {
+    /// Stores a message for the chat and has it delivered.
+    async fn notice(&mut self, notice: impl FnOnce(ChatId, Option<ThreadId>) -> NewNotice) {
         let Place::Telegram { chat, thread } = self.conversation.place else { return };
-        let notice = NewNotice { chat, thread, reply_to, run, text, buttons };
-        let store = self.context.store.clone();
-        if let Err(error) = store.add_notices(None, vec![notice]).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "a notice could not be stored");
-        }
+        let (notice, store) = (notice(chat, thread), self.context.store.clone());
+        self.insist("store a notice", || store.add_notices(None, vec![notice.clone()])).await;
         self.context.announcer.deliver(&self.conversation.place).await;
     }
 
@@ -422,6 +476,7 @@ impl Actor {
                 place: self.conversation.place.clone(),
                 busy: self.session.is_busy(),
                 waiting: self.session.waiting(),
+                background: self.session.has_background(),
                 cell,
             },
             self.live.as_ref().map(|live| Arc::clone(&live.control)),
@@ -462,10 +517,21 @@ fn rate_limit_line(limit: &RateLimit) -> String {
     }
 }
 
-/// The next event of the process; never, while there is none.
-async fn next_event(live: &mut Option<Live>) -> Option<ClaudeEvent> {
+/// What a live cell brings.
+enum News {
+    /// From the process; `None` when it has gone without a word.
+    Event(Option<ClaudeEvent>),
+    /// From the broker.
+    Call(ModelCall),
+}
+
+/// The next news of the cell; never, while there is none.
+async fn next_news(live: &mut Option<Live>) -> News {
     match live {
-        Some(live) => live.events.recv().await,
+        Some(live) => tokio::select! {
+            event = live.events.recv() => News::Event(event),
+            Some(call) = live.calls.recv() => News::Call(call),
+        },
         None => std::future::pending().await,
     }
 }
@@ -477,7 +543,7 @@ async fn finished(
         Some(task) => task.await.unwrap_or_else(|error| {
             Err(StartFailure::Failed(Failure {
                 what: format!("Starting Claude broke off ({error})"),
-                fix: "Send the message again; `skep logs` has the details".to_owned(),
+                fix: "Send the message again; `journalctl -u skep` has the details".to_owned(),
             }))
         }),
         None => std::future::pending().await,

@@ -15,18 +15,18 @@ mod supervisor;
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 pub use admission::memory_available;
 pub use cell::{BROKER_PORT, CLAUDE_IN_CELL, CellError, Cells, LiveCell, Program, layers};
 pub use registry::{Entry, Registry};
-pub use session::Arrival;
+pub use session::{Arrival, Running};
 
 use crate::announce::Announcer;
 use crate::claude::CredentialKind;
 use crate::config::Settings;
-use crate::model::{ConversationId, Place, RunId};
+use crate::model::{AgentName, ConversationId, Place, RunId, SessionId};
 use crate::store::{Conversation, Run, Store};
 
 /// Everything an actor acts upon.
@@ -43,13 +43,15 @@ pub struct Context {
     pub announcer: Announcer,
     /// What runs where.
     pub registry: Registry,
+    /// One launch at a time: on a small machine several at once would each see the same free memory, and all be slow.
+    pub launches: Semaphore,
 }
 
 enum Message {
     Prompt(Run, Arrival),
-    Renew(Conversation),
+    Renew(Conversation, SessionId, Running),
     Cancel(ConversationId, RunId),
-    Stop(Place, oneshot::Sender<usize>),
+    Stop(Place, Option<AgentName>, oneshot::Sender<usize>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -76,9 +78,9 @@ impl Agents {
         self.tell(Message::Prompt(run, arrival)).await;
     }
 
-    /// Begins a fresh session; a running turn is stopped first.
-    pub async fn renew(&self, conversation: Conversation) {
-        self.tell(Message::Renew(conversation)).await;
+    /// Begins the fresh `session`, which the store has already, when a running turn has ended or was stopped.
+    pub async fn renew(&self, conversation: Conversation, session: SessionId, running: Running) {
+        self.tell(Message::Renew(conversation, session, running)).await;
     }
 
     /// Takes a run out of its conversation's queue that has been cancelled in the store.
@@ -86,10 +88,10 @@ impl Agents {
         self.tell(Message::Cancel(conversation, run)).await;
     }
 
-    /// Stops what is running at `place`; says how many conversations that concerned.
-    pub async fn stop(&self, place: Place) -> usize {
+    /// Stops what is running at `place`, of one agent or of all; says how many conversations that concerned.
+    pub async fn stop(&self, place: Place, agent: Option<AgentName>) -> usize {
         let (reply, answer) = oneshot::channel();
-        self.tell(Message::Stop(place, reply)).await;
+        self.tell(Message::Stop(place, agent, reply)).await;
         answer.await.unwrap_or(0)
     }
 

@@ -19,6 +19,8 @@ pub struct Entry {
     pub busy: bool,
     /// Runs that wait.
     pub waiting: usize,
+    /// Whether background tasks keep its process from being ended when idle.
+    pub background: bool,
     /// Its live cell.
     pub cell: Option<CellOverview>,
 }
@@ -65,7 +67,7 @@ impl Registry {
     /// Asks the idle conversation whose cell is the oldest to end it. `false` when every cell is busy.
     pub(super) fn yield_one(&self) -> bool {
         let rows = self.lock();
-        let idle = rows.values().filter(|row| !row.entry.busy);
+        let idle = rows.values().filter(|row| !row.entry.busy && !row.entry.background);
         let oldest =
             idle.filter_map(|row| Some((row.entry.cell.as_ref()?.started_at, row))).min_by_key(|(at, _)| *at);
         match oldest {

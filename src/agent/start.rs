@@ -70,6 +70,7 @@ pub(super) async fn start(
         broker_port: BROKER_PORT,
         credential: context.credential.unwrap_or(CredentialKind::ApiKey),
     };
+    let _turn = context.launches.acquire().await;
     admission::make_room(&context.registry).await;
     let mut opened = None;
     let keep = &mut opened;

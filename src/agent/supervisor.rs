@@ -9,8 +9,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::actor::{Actor, Order};
-use super::{Context, Message};
-use crate::model::{ConversationId, Place};
+use super::{Context, Entry, Message};
+use crate::model::{AgentName, ConversationId, Place};
 use crate::store::Conversation;
 
 /// Orders a conversation may have waiting.
@@ -45,14 +45,17 @@ impl Supervisor {
                     let conversation = run.conversation.clone();
                     self.order(conversation, Order::Prompt(run, arrival)).await;
                 }
-                Some(Message::Renew(conversation)) => self.order(conversation, Order::Renew).await,
+                Some(Message::Renew(conversation, session, running)) => {
+                    self.order(conversation, Order::Renew(session, running)).await;
+                }
+
                 Some(Message::Cancel(conversation, run)) => {
                     if let Some((_, orders)) = self.conversations.get(&conversation) {
                         let _ = orders.send(Order::Cancel(run)).await;
                     }
                 }
-                Some(Message::Stop(place, reply)) => {
-                    let count = self.stop(&place).await;
+                Some(Message::Stop(place, agent, reply)) => {
+                    let count = self.stop(&place, agent.as_ref()).await;
                     let _ = reply.send(count);
                 }
                 Some(Message::Shutdown(reply)) => {
@@ -77,10 +80,10 @@ impl Supervisor {
         let _ = orders.send(order).await;
     }
 
-    async fn stop(&self, place: &Place) -> usize {
+    async fn stop(&self, place: &Place, agent: Option<&AgentName>) -> usize {
         let entries = self.context.registry.entries();
-        let busy =
-            entries.iter().filter(|(_, entry)| entry.place == *place && (entry.busy || entry.waiting > 0));
+        let meant = |entry: &Entry| entry.place == *place && agent.is_none_or(|agent| entry.agent == *agent);
+        let busy = entries.iter().filter(|(_, entry)| meant(entry) && (entry.busy || entry.waiting > 0));
         let mut count = 0;
         for (id, _) in busy {
             if let Some((_, orders)) = self.conversations.get(id) {

@@ -73,8 +73,8 @@ impl fmt::Display for Refusal {
             }
             Self::BodyStalled => f.write_str("The request's body did not arrive in time."),
             Self::NoCredential => f.write_str(
-                "Skep has no credential for the model API. Owner: run `sudo skep setup`, or store an API key as the \
-                 systemd credential anthropic-api-key (a subscription token as claude-oauth-token) and reload skep.",
+                "Skep has no credential for the model API. Owner: store an API key as the credential \
+                 anthropic-api-key (or a subscription token as claude-oauth-token), then run `sudo systemctl reload skep`.",
             ),
             Self::Unreachable(why) => write!(f, "Skep cannot reach the model API: {why}"),
             Self::Silent(host) => write!(f, "The model API at {host} did not answer in time."),

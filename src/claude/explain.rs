@@ -39,7 +39,7 @@ pub fn explain(trouble: &Trouble<'_>) -> Failure {
             ),
             _ => (
                 format!("Claude stopped with an error: {}", short(trouble.words)),
-                "Send the message again. If it fails again, send /new; `skep logs` on the machine shows more.",
+                "Send the message again. If it fails again, send /new; `journalctl -u skep` on the machine shows more.",
             ),
         };
         failure(what, fix)
@@ -118,13 +118,13 @@ fn rejected(trouble: &Trouble<'_>) -> Failure {
     match trouble.credential {
         CredentialKind::ApiKey => failure(
             "The model API rejected the API key",
-            "Run `sudo skep setup` and enter a valid key (the credential `anthropic-api-key`), \
+            "Store a valid key as the credential `anthropic-api-key`, run `sudo systemctl reload skep`, \
              then send the message again.",
         ),
         CredentialKind::OauthToken => failure(
             "The model API rejected the subscription token",
-            "Run `claude setup-token` on your computer, enter the new token with `sudo skep setup` (the credential \
-             `claude-oauth-token`), then send the message again.",
+            "Run `claude setup-token` on your computer, store the new token as the credential \
+             `claude-oauth-token`, run `sudo systemctl reload skep`, then send the message again.",
         ),
     }
 }
@@ -151,7 +151,7 @@ fn unreachable_api(status: Option<u16>) -> Failure {
     let status = status.map(|status| format!(" (HTTP {status})")).unwrap_or_default();
     failure(
         format!("The model API could not be reached{status}"),
-        "Check the machine's internet connection (`skep doctor` tries it), then send the message again.",
+        "Check the machine's internet connection, then send the message again.",
     )
 }
 
@@ -170,11 +170,11 @@ pub(super) fn explain_exit(exited: &Exited) -> Failure {
         ),
         Exit::Code(code) => failure(
             format!("Claude ended unexpectedly (exit code {code}){words}"),
-            "Send the message again: the conversation is kept. `skep logs` on the machine shows more.",
+            "Send the message again: the conversation is kept. `journalctl -u skep` on the machine shows more.",
         ),
         Exit::Unknown => failure(
             format!("Claude ended unexpectedly{words}"),
-            "Send the message again: the conversation is kept. `skep logs` on the machine shows more.",
+            "Send the message again: the conversation is kept. `journalctl -u skep` on the machine shows more.",
         ),
     }
 }
@@ -232,7 +232,7 @@ mod tests {
         let cases = [
             (
                 Trouble { status: Some(401), words: "Invalid API key · Fix external API key", ..NOTHING },
-                "setup",
+                "systemctl reload skep",
             ),
             (Trouble { status: Some(401), words: "Failed to authenticate.", ..NOTHING }, "anthropic-api-key"),
             (
@@ -250,8 +250,11 @@ mod tests {
             ),
             (Trouble { status: Some(529), words: "API Error: Repeated 529", ..NOTHING }, "overloaded"),
             (Trouble { status: Some(500), words: "API Error: 500", ..NOTHING }, "HTTP 500"),
-            (Trouble { status: Some(502), words: "API Error: 502", ..NOTHING }, "skep doctor"),
-            (Trouble { words: "API Error: Connection refused — a firewall", ..NOTHING }, "skep doctor"),
+            (Trouble { status: Some(502), words: "API Error: 502", ..NOTHING }, "internet connection"),
+            (
+                Trouble { words: "API Error: Connection refused — a firewall", ..NOTHING },
+                "internet connection",
+            ),
             (Trouble { status: Some(400), words: "Credit balance is too low", ..NOTHING }, "Billing"),
             (
                 Trouble {

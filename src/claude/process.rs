@@ -26,7 +26,8 @@ use crate::failpoint;
 use crate::model::{Failure, SessionId};
 
 /// How long a process may take to answer `initialize`: 0.3 s when all is well, many seconds from a slow card.
-const READY_WITHIN: Duration = Duration::from_secs(45);
+/// The system tests wait for it to run out, three times in a row.
+const READY_WITHIN: Duration = Duration::from_secs(if cfg!(feature = "failpoints") { 10 } else { 45 });
 /// Lines that may wait for a process that does not read.
 const LINES_WAITING: usize = 32;
 /// Events that may wait for the session machine; more, and the process's own output waits in its pipe.
@@ -72,7 +73,7 @@ impl StartError {
             Self::Spawn(source) => {
                 let what =
                     format!("Claude's cell could not be launched: {}", explain::short(&source.to_string()));
-                let fix = "Run `skep doctor` on the machine: it says what is missing.".to_owned();
+                let fix = "Run `skep status` on the machine: it says what is missing.".to_owned();
                 return Failure { what, fix };
             }
             Self::NoSession(_) => (
@@ -262,7 +263,11 @@ impl Claude {
     }
 
     async fn send(&self, line: Vec<u8>) -> Result<(), Gone> {
-        self.stdin.send(Say::Line(line)).await.map_err(|_| Gone)
+        // A process that leaves dozens of lines unread is stuck: whoever waited for it could not stop it any more.
+        self.stdin.try_send(Say::Line(line)).map_err(|_| {
+            self.control.kill();
+            Gone
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The installed Claude Code program: which version it is, and whether that is enough.
 //!
-//! Called by `agent` at start and by `doctor`. Invariant: the program runs in a cell here too; it is code from outside.
+//! Called by the daemon at start. Invariant: the program runs in a cell here too; it is code from outside.
 
 use std::fmt;
 use std::future::Future;
@@ -102,17 +102,14 @@ impl ProgramError {
     pub fn failure(&self) -> Failure {
         let fix = match self {
             Self::NotFound(_) | Self::TooOld { .. } => {
-                "Run `sudo skep setup` to install the current Claude Code, or set `program` under [claude] in \
+                "Install Claude Code 2.1.197 or newer (README, \"Your first message\"), or set `program` under [claude] in \
                  /etc/skep/skep.toml to where it is."
             }
-            Self::NotExecutable(_) => {
-                "Make it executable (`sudo chmod 755`), or run `sudo skep setup` again."
-            }
-            Self::Look { .. } => "Let the user `skep` read that directory, or run `sudo skep setup` again.",
-            Self::Run { .. } => "Run `skep doctor` on the machine: it says what is missing.",
+            Self::NotExecutable(_) => "Make it executable: `sudo chmod 755` and its path.",
+            Self::Look { .. } => "Let the user `skep` read that directory.",
+            Self::Run { .. } => "Run `skep status` on the machine: it says what is missing.",
             Self::NoVersion { .. } => {
-                "Run it by hand with --version: it must be the Claude Code build for this machine. \
-                 `sudo skep setup` installs the right one."
+                "Run it by hand with --version: it must be the Claude Code build for this machine."
             }
         };
         Failure { what: self.to_string(), fix: fix.to_owned() }

@@ -47,7 +47,8 @@ pub(super) async fn open_with<'p>(
         0
     } else {
         // A fresh socket has room: it does not answer WouldBlock.
-        send_with_descriptors(stream.as_fd(), &line, descriptors).map_err(CliError::io("send the request"))?
+        send_with_descriptors(stream.as_fd(), &line, descriptors)
+            .map_err(|_| CliError::WentAway { start: paths.start_command() })?
     };
     // A daemon that refuses early closes before it has read all: its words are still there to be read.
     let _ = stream.write_all(&line[sent..]).await;

@@ -9,12 +9,13 @@ use tokio::task::JoinSet;
 
 use super::exec;
 use super::reload::Reload;
-use crate::agent::{Agents, Cells};
+use crate::agent::{Agents, Cells, Running};
 use crate::announce::Announcer;
 use crate::control::{Call, ControlServer, Reply, Request};
 use crate::inbox::Inbox;
 use crate::model::{
-    Access, AgentEvent, AgentName, Command, Content, InboxId, Origin, Outbound, Place, RunState, Usage,
+    Access, AgentEvent, AgentName, Command, Content, InboxId, Origin, Outbound, Place, RunState, SessionId,
+    Usage,
 };
 use crate::overview::Observer;
 use crate::store::StoreError;
@@ -79,12 +80,12 @@ impl Answers {
             Request::Ask { agent, conversation, text } => {
                 self.ask(agent, conversation, &text, &reply).await.unwrap_or_else(|error| refused(&error))
             }
-            Request::Stop { conversation, .. } => {
-                self.agents.stop(Place::Terminal(conversation)).await;
+            Request::Stop { conversation, agent } => {
+                self.agents.stop(Place::Terminal(conversation), agent).await;
                 Reply::Done
             }
             Request::New { conversation, agent } => {
-                self.renew(conversation, agent).await.unwrap_or_else(|error| refused(&error))
+                self.renew(conversation, agent, Running::Finish).await.unwrap_or_else(|error| refused(&error))
             }
             Request::Pair => self.pair(),
             Request::Exec { agent, argv, env } => {
@@ -123,6 +124,10 @@ impl Answers {
             return Ok(unknown_agent(name));
         }
         let content = match Command::parse(text, None) {
+            // The terminal talks to one agent: the command is meant for it, not for the place's own.
+            Some(Command::New) if agent.is_some() => {
+                return self.renew(conversation, agent, Running::Stop).await;
+            }
             Some(command) => Content::Command(command),
             None => Content::Text { agent, text: text.to_owned(), reply_to: None },
         };
@@ -195,7 +200,12 @@ impl Answers {
         }))
     }
 
-    async fn renew(&self, conversation: String, agent: Option<AgentName>) -> Result<Reply, StoreError> {
+    async fn renew(
+        &self,
+        conversation: String,
+        agent: Option<AgentName>,
+        running: Running,
+    ) -> Result<Reply, StoreError> {
         let place = Place::Terminal(conversation);
         let agent = match agent {
             Some(agent) => agent,
@@ -205,7 +215,9 @@ impl Answers {
             },
         };
         let conversation = self.observer.store.conversation(place, agent).await?;
-        self.agents.renew(conversation).await;
+        let session = SessionId::random();
+        self.observer.store.set_session(conversation.id, session.clone()).await?;
+        self.agents.renew(conversation, session, running).await;
         Ok(Reply::Done)
     }
 
@@ -246,7 +258,7 @@ fn unknown_agent(name: &AgentName) -> Reply {
 
 fn refused(error: &StoreError) -> Reply {
     tracing::error!(error = error as &dyn std::error::Error, "a request of the command line failed");
-    Reply::error(error.to_string(), "skep doctor and the log say more; the disk may be full")
+    Reply::error(error.to_string(), "the disk may be full; journalctl -u skep says more")
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ pub(super) async fn in_cell(
                 }
             }
         }
-        Err(error) => Reply::error(chain(&error), "skep doctor says what this machine lacks"),
+        Err(error) => Reply::error(chain(&error), "skep status says what this machine lacks"),
     }
 }
 

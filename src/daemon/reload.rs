@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::agent::chain;
 use crate::announce::Announcer;
+use crate::broker::Broker;
 use crate::config::{self, ConfigErrors, Loaded, Paths, Settings};
 use crate::model::{Access, ChatId, Place};
 use crate::store::{NewNotice, Store};
@@ -19,6 +21,7 @@ pub(super) struct Reload {
     pub access: watch::Sender<Access>,
     pub store: Store,
     pub announcer: Announcer,
+    pub broker: Broker,
 }
 
 /// What a reload did.
@@ -33,7 +36,11 @@ impl Reload {
     /// Reloads, and tells the service manager, the log and (of a mistake) the owner.
     pub(super) async fn now(&self) {
         systemd::reloading();
-        match self.apply().await {
+        let applied = self.apply().await;
+        for warning in applied.iter().flat_map(|done| &done.warnings) {
+            tracing::warn!("{warning}");
+        }
+        match applied {
             Ok(done) if done.restart.is_empty() => tracing::info!("settings reloaded"),
             Ok(done) => {
                 let names = done.restart.join(", ");
@@ -59,18 +66,28 @@ impl Reload {
         let Loaded { settings, warnings } = config::load(&self.paths.config)?;
         let old = self.settings.borrow().clone();
         let restart = old.needs_restart(&settings).into_iter().map(str::to_owned).collect();
-        let paired = match self.store.owners().await {
-            Ok(paired) => paired,
-            Err(error) => {
-                // Owners can only be missing from this, never added: the next reload mends it.
-                tracing::error!(error = &error as &dyn std::error::Error, "paired owners cannot be read");
-                Vec::new()
+        let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        if let Err(error) = self.renew_credential() {
+            warnings.push(error);
+        }
+        match self.store.owners().await {
+            Ok(paired) => {
+                let owners = settings.telegram.owners.iter().copied().chain(paired).collect();
+                self.access.send_modify(|access| access.owners = owners);
             }
-        };
-        let owners = settings.telegram.owners.iter().copied().chain(paired).collect();
-        self.access.send_modify(|access| access.owners = owners);
+            Err(error) => {
+                // Who is answered stays as it was: an owner shut out would lose what they send meanwhile.
+                tracing::error!(error = &error as &dyn std::error::Error, "paired owners cannot be read");
+            }
+        }
         self.settings.send_replace(Arc::new(settings));
-        Ok(Reloaded { warnings: warnings.iter().map(ToString::to_string).collect(), restart })
+        Ok(Reloaded { warnings, restart })
+    }
+
+    /// Takes up a model credential that was replaced on disk: the next request of every cell has it.
+    fn renew_credential(&self) -> Result<(), String> {
+        let credentials = super::read_credentials(&self.paths).map_err(|error| chain(&error))?;
+        self.broker.set_credential(credentials.model).map_err(|error| chain(&error))
     }
 
     /// A notice in every owner's private chat.
@@ -84,6 +101,7 @@ impl Reload {
                 thread: None,
                 reply_to: None,
                 run: None,
+                agent: None,
                 text: text.clone(),
                 buttons: Vec::new(),
             };

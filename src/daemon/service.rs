@@ -8,7 +8,7 @@ use skep_sandbox::Launcher;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::answers::Answers;
@@ -99,6 +99,7 @@ pub(super) async fn serve(parts: Parts) -> Result<(), DaemonError> {
         settings: settings.clone(),
         announcer: announcer.clone(),
         registry,
+        launches: Semaphore::new(1),
     });
     let (agents, agents_task) = Agents::start(context);
     let (to_router, from_inbox) = mpsc::channel(ROUTER_BACKLOG);
@@ -131,6 +132,7 @@ pub(super) async fn serve(parts: Parts) -> Result<(), DaemonError> {
         access: access.clone(),
         store: store.clone(),
         announcer: announcer.clone(),
+        broker: broker.clone(),
     };
     let answers = Answers {
         observer: observer.clone(),

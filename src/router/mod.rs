@@ -14,15 +14,16 @@ use tokio::sync::{mpsc, watch};
 
 pub use route::{Route, Table, route};
 
-use crate::agent::{Agents, Arrival};
+use crate::agent::{Agents, Arrival, Running};
 use crate::announce::Announcer;
 use crate::config::Settings;
 use crate::failpoint;
 use crate::model::{
-    Access, AgentEvent, AgentName, Content, ConversationId, Inbound, Outbound, Place, RunId, Usage, UserId,
+    Access, AgentEvent, AgentName, Content, ConversationId, Inbound, Outbound, Place, RunId, SessionId,
+    Usage, UserId,
 };
 use crate::overview::Observer;
-use crate::store::{NewNotice, NewRun, Store, StoreError};
+use crate::store::{Cancelling, NewNotice, NewRun, Store, StoreError};
 
 /// What the router acts upon.
 pub struct Router {
@@ -87,7 +88,10 @@ impl Router {
             Route::Stop => self.stop(inbound).await,
             Route::New(agent) => {
                 let conversation = self.store.conversation(place.clone(), agent.clone()).await?;
-                self.agents.renew(conversation).await;
+                let session = SessionId::random();
+                // In the store before it is said: a crash after this line forgets all the same.
+                self.store.set_session(conversation.id, session.clone()).await?;
+                self.agents.renew(conversation, session, Running::Stop).await;
                 self.say(inbound, format!("Fresh start: **{agent}** has forgotten this conversation.")).await
             }
             Route::Status => {
@@ -108,7 +112,7 @@ impl Router {
     async fn prompt(&self, inbound: &Inbound, agent: AgentName, text: String) -> Result<(), StoreError> {
         let conversation = self.store.conversation(inbound.origin.place.clone(), agent).await?.id;
         let new = NewRun { conversation, inbox: inbound.id, prompt: text, reply_to: inbound.origin.message };
-        let run = self.store.enqueue_run(new).await?;
+        let Some(run) = self.store.enqueue_run(new).await? else { return Ok(()) };
         failpoint::reach("run.queued");
         tracing::info!(run = run.id.0, agent = %run.conversation.agent, place = %run.conversation.place, "queued");
         self.agents.prompt(run, Arrival::Fresh).await;
@@ -116,7 +120,7 @@ impl Router {
     }
 
     async fn stop(&self, inbound: &Inbound) -> Result<(), StoreError> {
-        let stopped = self.agents.stop(inbound.origin.place.clone()).await;
+        let stopped = self.agents.stop(inbound.origin.place.clone(), None).await;
         match stopped {
             0 => self.say(inbound, "Nothing is running here.".to_owned()).await,
             // The answer that was running says itself that it was stopped.
@@ -133,13 +137,14 @@ impl Router {
         run: RunId,
         callback: Option<String>,
     ) -> Result<(), StoreError> {
-        let told = if let Some(conversation) = self.store.cancel_queued(run).await? {
-            self.agents.cancel(conversation, run).await;
-            "Cancelled."
-        } else {
-            "Too late: it has begun. /stop ends it."
+        let told = match self.store.cancel_queued(run, Some(inbound.id)).await? {
+            Cancelling::Done(conversation) => {
+                self.agents.cancel(conversation, run).await;
+                "Cancelled."
+            }
+            Cancelling::Earlier => "Cancelled.",
+            Cancelling::TooLate => "Too late: it has begun. /stop ends it.",
         };
-        self.store.settle(inbound.id).await?;
         if let Some(callback) = callback {
             self.announcer.answer_press(callback, told.to_owned()).await;
         }
@@ -170,6 +175,7 @@ impl Router {
                     thread: *thread,
                     reply_to: inbound.origin.message,
                     run: None,
+                    agent: None,
                     text,
                     buttons: Vec::new(),
                 };

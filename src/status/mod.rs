@@ -69,7 +69,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
     /// The address cannot be listened on.
-    #[error("the status page cannot listen on {address}")]
+    #[error(
+        "the status page cannot listen on {address}; set listen in [status] to a free address, or to \"off\""
+    )]
     Bind {
         /// As configured.
         address: SocketAddr,

@@ -91,7 +91,7 @@ fn lead(out: &mut String, overview: &Overview, now: i64) {
 
 fn telegram(state: &TelegramState, now: i64) -> String {
     match state {
-        TelegramState::Off => "No Telegram token is set: <code>sudo skep setup</code>".to_owned(),
+        TelegramState::Off => "No Telegram token is set: store one as the credential <code>telegram-token</code> and restart the service".to_owned(),
         TelegramState::Connecting => "Telegram: connecting".to_owned(),
         TelegramState::Online { bot, last_poll } => {
             format!("Listening as <bdi>@{}</bdi>, heard from Telegram {}", Plain(bot), ago(*last_poll, now))
@@ -99,7 +99,7 @@ fn telegram(state: &TelegramState, now: i64) -> String {
         TelegramState::Failing { since, .. } => {
             format!("Trying again since {}", span(now.saturating_sub(*since)))
         }
-        TelegramState::Rejected => "Set a new one: <code>sudo skep setup</code>".to_owned(),
+        TelegramState::Rejected => "Store a new one as the credential <code>telegram-token</code> and restart the service".to_owned(),
     }
 }
 

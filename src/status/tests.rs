@@ -122,7 +122,11 @@ async fn the_network_is_listened_on_only_with_a_password_and_an_address_in_use_i
     let page = serve("127.0.0.1:0", None).await;
     let taken = StatusSettings { listen: page.address, password: None };
     let refused = StatusPage::bind(&taken).await.err().map(|error| error.to_string());
-    assert_eq!(refused, Some(format!("the status page cannot listen on {}", page.address)));
+    let told = format!(
+        "the status page cannot listen on {}; set listen in [status] to a free address, or to \"off\"",
+        page.address
+    );
+    assert_eq!(refused, Some(told));
     let _open = serve("0.0.0.0:0", Some("honey")).await;
 }
 

@@ -67,18 +67,17 @@ impl Store {
         .await
     }
 
-    /// Gives a conversation a fresh session and returns it.
+    /// Gives a conversation a session that Claude does not know yet.
     ///
     /// # Errors
     /// When the commit failed.
-    pub async fn renew_session(&self, id: ConversationId) -> Result<SessionId, StoreError> {
+    pub async fn set_session(&self, id: ConversationId, session: SessionId) -> Result<(), StoreError> {
         self.transact("renew a session", move |t| {
-            let session = SessionId::random();
             t.execute(
                 "UPDATE conversations SET session = ?2, begun = 0, updated_at = ?3 WHERE id = ?1",
                 params![id.0, session.0, now()],
             )?;
-            Ok(session)
+            Ok(())
         })
         .await
     }
@@ -142,7 +141,8 @@ impl Store {
             let name: Option<String> = c
                 .query_row(
                     "SELECT agent FROM outbox WHERE chat = ?1 AND agent IS NOT NULL \
-                     AND instr(messages, ?2) > 0 ORDER BY id DESC LIMIT 1",
+                     AND id > (SELECT max(id) FROM outbox) - 2000 AND instr(messages, ?2) > 0 \
+                     ORDER BY id DESC LIMIT 1",
                     params![chat.0, format!(",{message},")],
                     |row| row.get(0),
                 )

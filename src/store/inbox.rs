@@ -137,7 +137,7 @@ impl Store {
     /// # Errors
     /// When the commit failed.
     pub async fn settle(&self, id: InboxId) -> Result<(), StoreError> {
-        self.transact("settle an inbox row", move |t| settle(t, id)).await
+        self.transact("settle an inbox row", move |t| settle(t, id).map(|_| ())).await
     }
 
     /// Forgets done rows, runs and messages that nobody can ask for any more. Called at start and once a day.
@@ -150,7 +150,7 @@ impl Store {
             // The newest row stays: it holds the offset.
             t.execute(
                 "DELETE FROM inbox WHERE state = 'done' AND received_at < ?1 \
-                 AND id < (SELECT max(id) FROM inbox WHERE update_id IS NOT NULL)",
+                 AND id IS NOT (SELECT max(id) FROM inbox WHERE update_id IS NOT NULL)",
                 [limit],
             )?;
             t.execute(
@@ -175,9 +175,13 @@ fn print(raw: &str) -> Option<i64> {
     hash.as_ref().first_chunk().copied().map(i64::from_be_bytes)
 }
 
-/// Marks a row as dealt with inside a larger change; its words are kept elsewhere or were worth nothing.
-pub(super) fn settle(t: &rusqlite::Transaction<'_>, id: InboxId) -> rusqlite::Result<()> {
-    t.prepare_cached("UPDATE inbox SET state = 'done', raw = NULL, content = NULL WHERE id = ?1")?
+/// Marks a row as dealt with inside a larger change; its words are kept elsewhere or were worth nothing. `false` when it
+/// was so already.
+pub(super) fn settle(t: &rusqlite::Transaction<'_>, id: InboxId) -> rusqlite::Result<bool> {
+    let changed = t
+        .prepare_cached(
+            "UPDATE inbox SET state = 'done', raw = NULL, content = NULL WHERE id = ?1 AND state = 'new'",
+        )?
         .execute([id.0])?;
-    Ok(())
+    Ok(changed == 1)
 }

@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use conversations::Conversation;
 pub use inbox::{AcceptedUpdate, InboxRow};
 pub use outbox::{Last, NewNotice, OutboxKind, OutboxRow, OutboxState};
-pub use runs::{Ending, NewRun, Run};
+pub use runs::{Cancelling, Ending, NewRun, Run};
 
 /// Why the store could not do what was asked.
 #[derive(Debug, thiserror::Error)]

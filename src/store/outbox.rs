@@ -70,6 +70,8 @@ pub struct NewNotice {
     pub reply_to: Option<MessageId>,
     /// The run it speaks of, if any: its buttons go away when the run starts.
     pub run: Option<RunId>,
+    /// The agent whose words these are; `None` for the daemon's own. A reply to it goes there.
+    pub agent: Option<AgentName>,
     /// Markdown.
     pub text: String,
     /// Inline buttons as (label, callback data).
@@ -154,7 +156,7 @@ impl Store {
         self.transact("open an answer", move |t| {
             let found = t
                 .query_row(
-                    &format!("SELECT {COLUMNS} FROM outbox WHERE run = ?1 AND kind = 'answer'"),
+                    &format!("SELECT {COLUMNS} FROM outbox WHERE run = ?1 AND kind = 'answer' AND settled_at IS NULL"),
                     [run.0],
                     OutboxRow::read,
                 )
@@ -230,6 +232,18 @@ impl Store {
         .await
     }
 
+    /// The first send of an answer certainly had no effect: nothing of it is in the chat.
+    ///
+    /// # Errors
+    /// When the commit failed.
+    pub async fn answer_not_begun(&self, id: OutboxId) -> Result<(), StoreError> {
+        self.transact("mark an answer as not begun", move |t| {
+            t.execute("UPDATE outbox SET repeated = 0 WHERE id = ?1 AND messages = ','", [id.0])?;
+            Ok(())
+        })
+        .await
+    }
+
     /// A message was confirmed. `last`: nothing of the row is left to send.
     ///
     /// # Errors
@@ -289,9 +303,10 @@ impl Store {
                 let buttons =
                     (!notice.buttons.is_empty()).then(|| serde_json::to_string(&notice.buttons).unwrap_or_default());
                 t.prepare_cached(
-                    "INSERT INTO outbox (chat, thread, kind, run, reply_to, text, buttons, state, created_at) \
-                     SELECT ?1, ?2, 'notice', ?3, ?4, ?5, ?6, 'ready', ?7 \
-                     WHERE ?3 IS NULL OR NOT EXISTS (SELECT 1 FROM outbox WHERE run = ?3 AND kind = 'notice')",
+                    "INSERT INTO outbox (chat, thread, kind, run, reply_to, text, buttons, state, created_at, agent) \
+                     SELECT ?1, ?2, 'notice', ?3, ?4, ?5, ?6, 'ready', ?7, ?8 \
+                     WHERE ?3 IS NULL OR NOT EXISTS (SELECT 1 FROM outbox \
+                     WHERE run = ?3 AND kind = 'notice' AND id > (SELECT max(id) FROM outbox) - 1000)",
                 )?
                 .execute(params![
                     notice.chat.0,
@@ -300,7 +315,8 @@ impl Store {
                     notice.reply_to.map(|m| m.0),
                     notice.text,
                     buttons,
-                    now()
+                    now(),
+                    notice.agent.map(String::from)
                 ])?;
             }
             if let Some(id) = answered {
@@ -320,7 +336,7 @@ impl Store {
             let found: Option<(i64, String, String)> = c
                 .query_row(
                     "SELECT chat, messages, coalesce(text, '') FROM outbox WHERE run = ?1 AND kind = 'notice' \
-                     AND state = 'done' ORDER BY id DESC LIMIT 1",
+                     AND state = 'done' AND id > (SELECT max(id) FROM outbox) - 1000 ORDER BY id DESC LIMIT 1",
                     [run.0],
                     |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
                 )
@@ -389,7 +405,12 @@ pub(super) fn finish_answer(
     text: &str,
 ) -> rusqlite::Result<()> {
     let changed = t
-        .prepare_cached("UPDATE outbox SET text = ?2, state = 'ready' WHERE run = ?1 AND kind = 'answer'")?
+        // An open answer without a message id: its first send is under way, and may arrive without our knowing.
+        .prepare_cached(
+            "UPDATE outbox SET text = ?2, state = 'ready', \
+             repeated = repeated OR (state = 'open' AND messages = ',') \
+             WHERE run = ?1 AND kind = 'answer' AND settled_at IS NULL",
+        )?
         .execute(params![run.0, text])?;
     if changed == 0 && !text.is_empty() {
         t.prepare_cached(

@@ -40,6 +40,17 @@ pub struct Run {
     pub attempts: u32,
 }
 
+/// What became of a wish to cancel a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelling {
+    /// It is cancelled now; its conversation still has it in its queue.
+    Done(ConversationId),
+    /// It had been cancelled before.
+    Earlier,
+    /// It has begun, or is over.
+    TooLate,
+}
+
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ending {
@@ -73,12 +84,16 @@ impl Run {
 }
 
 impl Store {
-    /// Stores a queued run and settles its inbox row, in one commit.
+    /// Stores a queued run and settles its inbox row, in one commit. `None` when that row was settled before: it was routed
+    /// twice (at a start, beside what comes in at that moment), and makes no second run.
     ///
     /// # Errors
     /// When the commit failed; the inbox row is then still to be routed.
-    pub async fn enqueue_run(&self, new: NewRun) -> Result<Run, StoreError> {
+    pub async fn enqueue_run(&self, new: NewRun) -> Result<Option<Run>, StoreError> {
         self.transact("store a run", move |t| {
+            if !inbox::settle(t, new.inbox)? {
+                return Ok(None);
+            }
             t.prepare_cached(
                 "INSERT INTO runs (conversation, inbox, prompt, reply_to, state, created_at) \
                  VALUES (?1, ?2, ?3, ?4, 'queued', ?5)",
@@ -91,7 +106,6 @@ impl Store {
                 now()
             ])?;
             let id = t.last_insert_rowid();
-            inbox::settle(t, new.inbox)?;
             t.query_row(
                 &format!(
                     "SELECT {COLUMNS}, {CONVERSATION} FROM runs \
@@ -100,6 +114,7 @@ impl Store {
                 [id],
                 Run::read,
             )
+            .map(Some)
         })
         .await
     }
@@ -121,18 +136,20 @@ impl Store {
         .await
     }
 
-    /// Marks a run as handed to Claude. Committed *before* the first byte goes down the pipe.
+    /// Marks a run as handed to Claude. Committed *before* the first byte goes down the pipe. `false` when
+    /// the run has ended meanwhile: it must not be handed over.
     ///
     /// # Errors
     /// When the commit failed.
-    pub async fn run_handed(&self, id: RunId) -> Result<(), StoreError> {
+    pub async fn run_handed(&self, id: RunId) -> Result<bool, StoreError> {
         self.transact("mark a run as handed over", move |t| {
-            t.prepare_cached(
-                "UPDATE runs SET state = 'running', attempts = attempts + 1 \
+            let changed = t
+                .prepare_cached(
+                    "UPDATE runs SET state = 'running', attempts = attempts + 1 \
                  WHERE id = ?1 AND ended_at IS NULL",
-            )?
-            .execute([id.0])?;
-            Ok(())
+                )?
+                .execute([id.0])?;
+            Ok(changed == 1)
         })
         .await
     }
@@ -171,20 +188,29 @@ impl Store {
         .await
     }
 
-    /// Cancels a run that is still queued and names its conversation. `None` when it has been handed over or has ended
-    /// meanwhile.
+    /// Cancels a run that is still queued, and settles the inbox row that asked for it, in one commit.
     ///
     /// # Errors
-    /// When the commit failed.
-    pub async fn cancel_queued(&self, id: RunId) -> Result<Option<ConversationId>, StoreError> {
+    /// When the commit failed; nothing has changed then.
+    pub async fn cancel_queued(&self, id: RunId, asked: Option<InboxId>) -> Result<Cancelling, StoreError> {
         self.transact("cancel a run", move |t| {
-            t.query_row(
-                "UPDATE runs SET state = 'cancelled', ended_at = ?2 WHERE id = ?1 AND state = 'queued' \
-                 RETURNING conversation",
-                params![id.0, now()],
-                |row| row.get(0).map(ConversationId),
-            )
-            .optional()
+            let cancelled = t
+                .query_row(
+                    "UPDATE runs SET state = 'cancelled', ended_at = ?2 WHERE id = ?1 AND state = 'queued' \
+                     RETURNING conversation",
+                    params![id.0, now()],
+                    |row| row.get(0).map(ConversationId),
+                )
+                .optional()?;
+            if let Some(asked) = asked {
+                inbox::settle(t, asked)?;
+            }
+            if let Some(conversation) = cancelled {
+                return Ok(Cancelling::Done(conversation));
+            }
+            let state: Option<String> =
+                t.query_row("SELECT state FROM runs WHERE id = ?1", [id.0], |row| row.get(0)).optional()?;
+            Ok(if state.as_deref() == Some("cancelled") { Cancelling::Earlier } else { Cancelling::TooLate })
         })
         .await
     }
@@ -194,15 +220,18 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn latest_runs(&self, limit: u32) -> Result<Vec<RunOverview>, StoreError> {
+        self.runs_where("ORDER BY runs.id DESC LIMIT ?1", i64::from(limit)).await
+    }
+
+    async fn runs_where(&self, which: &'static str, parameter: i64) -> Result<Vec<RunOverview>, StoreError> {
         self.read("list runs", move |c| {
-            c.prepare(
+            c.prepare(&format!(
                 "SELECT runs.id, conversations.agent, conversations.place, runs.state, substr(runs.prompt, 1, 80), \
                  runs.created_at, runs.ended_at, runs.input, runs.output, runs.cache_read, runs.cache_write, \
                  runs.cost_micros, runs.error \
-                 FROM runs JOIN conversations ON conversations.id = runs.conversation \
-                 ORDER BY runs.id DESC LIMIT ?1",
-            )?
-            .query_map([limit], |row| {
+                 FROM runs JOIN conversations ON conversations.id = runs.conversation {which}"
+            ))?
+            .query_map([parameter], |row| {
                 let (agent, place, state): (String, String, String) = (row.get(1)?, row.get(2)?, row.get(3)?);
                 Ok(AgentName::new(&agent).ok().zip(Place::parse(&place)).zip(RunState::parse(&state)).map(
                     |((agent, place), state)| {
@@ -249,7 +278,7 @@ impl Store {
             .optional()
         });
         let Some((run, answer)) = found.await? else { return Ok(None) };
-        let overview = self.latest_runs(200).await?.into_iter().find(|overview| overview.id == run);
+        let overview = self.runs_where("WHERE runs.id = ?1", run.0).await?.pop();
         Ok(overview.map(|overview| (run, overview, answer)))
     }
 }

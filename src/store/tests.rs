@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::model::{
-    AgentName, ChatId, Content, InboxId, MessageId, ModelCall, Origin, Place, RunId, RunState, UpdateId,
-    Usage, UserId,
+    AgentName, ChatId, Content, InboxId, MessageId, ModelCall, Origin, Place, RunId, RunState, SessionId,
+    UpdateId, Usage, UserId,
 };
 
 struct Scratch {
@@ -35,7 +35,7 @@ async fn run(store: &Store, update: i64, prompt: &str) -> Run {
     let InboxRow::Update { id, .. } = rows[0] else { panic!("not an update") };
     let conversation = store.conversation(telegram(), agent()).await.unwrap().id;
     let new = NewRun { conversation, inbox: id, prompt: prompt.to_owned(), reply_to: Some(MessageId(7)) };
-    store.enqueue_run(new).await.unwrap()
+    store.enqueue_run(new).await.unwrap().unwrap()
 }
 
 #[tokio::test]
@@ -72,7 +72,7 @@ async fn a_run_goes_from_queued_to_its_one_ending() {
     assert_eq!((queued.state, queued.attempts), (RunState::Queued, 0));
     assert_eq!(s.store.unrouted().await.unwrap(), Vec::new());
     s.store.run_handed(queued.id).await.unwrap();
-    assert_eq!(s.store.cancel_queued(queued.id).await.unwrap(), None);
+    assert_eq!(s.store.cancel_queued(queued.id, None).await.unwrap(), Cancelling::TooLate);
     let open = s.store.unfinished_runs().await.unwrap();
     assert_eq!((open[0].state, open[0].attempts), (RunState::Running, 1));
     let call = ModelCall {
@@ -150,6 +150,73 @@ async fn a_streamed_answer_keeps_its_first_message_through_the_ending() {
 }
 
 #[tokio::test]
+async fn an_answer_that_ends_while_its_first_message_is_under_way_is_marked_until_that_is_confirmed() {
+    let s = scratch();
+    let ending = |text: &str| Ending {
+        state: RunState::Finished,
+        text: text.to_owned(),
+        error: None,
+        cost_micros: 0,
+        calls: Vec::new(),
+    };
+    let first = run(&s.store, 1, "hello").await;
+    s.store.run_handed(first.id).await.unwrap();
+    let row = s.store.open_answer(first.id).await.unwrap().unwrap();
+    s.store.end_run(first.id, ending("done")).await.unwrap();
+    assert!(
+        s.store.ready_for(ChatId(42)).await.unwrap()[0].repeated,
+        "a crash now leaves a message nobody knows of"
+    );
+    s.store.outbox_sent(row.id, MessageId(5), Last::No).await.unwrap();
+    assert!(!s.store.ready_for(ChatId(42)).await.unwrap()[0].repeated);
+    s.store.outbox_done(row.id).await.unwrap();
+
+    let second = run(&s.store, 2, "hello").await;
+    s.store.run_handed(second.id).await.unwrap();
+    let row = s.store.open_answer(second.id).await.unwrap().unwrap();
+    s.store.end_run(second.id, ending("done")).await.unwrap();
+    s.store.answer_not_begun(row.id).await.unwrap();
+    assert!(!s.store.ready_for(ChatId(42)).await.unwrap()[0].repeated);
+}
+
+#[tokio::test]
+async fn a_row_routed_twice_makes_one_run() {
+    let s = scratch();
+    let first = run(&s.store, 1, "hello").await;
+    let again = NewRun {
+        conversation: first.conversation.id,
+        inbox: first.inbox.unwrap(),
+        prompt: "hello".to_owned(),
+        reply_to: None,
+    };
+    assert_eq!(s.store.enqueue_run(again).await.unwrap(), None);
+    assert_eq!(s.store.unfinished_runs().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_run_is_cancelled_once_and_not_handed_over_after_that() {
+    let s = scratch();
+    let first = run(&s.store, 1, "hello").await;
+    let done = Cancelling::Done(first.conversation.id);
+    assert_eq!(s.store.cancel_queued(first.id, None).await.unwrap(), done);
+    assert_eq!(s.store.cancel_queued(first.id, None).await.unwrap(), Cancelling::Earlier);
+    assert!(!s.store.run_handed(first.id).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_terminals_asked_is_forgotten_too_where_there_is_no_telegram() {
+    let s = scratch();
+    let origin = Origin { place: Place::Terminal("me".to_owned()), user: None, message: None };
+    let id = s.store.submit(origin, Content::Nothing).await.unwrap();
+    s.store.settle(id).await.unwrap();
+    s.store.transact("age", |t| t.execute("UPDATE inbox SET received_at = 0", []).map(|_| ())).await.unwrap();
+    s.store.forget_old().await.unwrap();
+    let kept: i64 =
+        s.store.read("count", |c| c.query_row("SELECT count(*) FROM inbox", [], |r| r.get(0))).await.unwrap();
+    assert_eq!(kept, 0);
+}
+
+#[tokio::test]
 async fn a_session_is_renewed_and_remembered() {
     let s = scratch();
     let first = s.store.conversation(telegram(), agent()).await.unwrap();
@@ -158,7 +225,9 @@ async fn a_session_is_renewed_and_remembered() {
     let again = s.store.conversation(telegram(), agent()).await.unwrap();
     assert!(again.begun);
     assert_eq!((again.id, &again.session), (first.id, &first.session));
-    assert_ne!(s.store.renew_session(first.id).await.unwrap(), first.session);
+    s.store.set_session(first.id, SessionId("fresh".to_owned())).await.unwrap();
+    let renewed = s.store.conversation(telegram(), agent()).await.unwrap();
+    assert_eq!((renewed.session.0.as_str(), renewed.begun), ("fresh", false));
     s.store.set_place_agent(&telegram(), &agent()).await.unwrap();
     assert_eq!(s.store.place_agent(&telegram()).await.unwrap(), Some(agent()));
     s.store.add_owner(UserId(5)).await.unwrap();

@@ -228,7 +228,7 @@ impl Api {
         self.call(&DeleteWebhook { drop_pending_updates: false }, self.limits.call).await.map(drop)
     }
 
-    /// Who the bot is. Also tells whether the token is good (`skep setup`, `skep doctor`).
+    /// Who the bot is. Also tells whether the token is good.
     ///
     /// # Errors
     /// [`ApiError::Unauthorized`] for a wrong token; otherwise what kept Telegram from answering.

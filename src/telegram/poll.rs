@@ -21,7 +21,7 @@ use crate::model::{Access, TelegramState, UpdateId, UserId};
 use crate::store::AcceptedUpdate;
 
 const CONFLICT_WAIT: Duration = Duration::from_secs(3);
-/// A refused token is tried again this rarely: only its owner can mend it, by a reload.
+/// A refused token is tried again this rarely: only its owner can mend it, and then restarts us.
 const REJECTED_WAIT: Duration = Duration::from_secs(300);
 /// How long a group's message waits for the bot to learn its own name.
 const NAME_WAIT: Duration = Duration::from_secs(5);
@@ -187,7 +187,9 @@ impl Polling<'_> {
             }
             ApiError::Unauthorized => {
                 if !matches!(*self.state.borrow(), TelegramState::Rejected) {
-                    tracing::error!("telegram: the bot token was refused; set a new one and reload");
+                    tracing::error!(
+                        "telegram: the bot token was refused; store a new one and restart the service"
+                    );
                 }
                 self.state.send_replace(TelegramState::Rejected);
                 REJECTED_WAIT

@@ -12,10 +12,12 @@ pub(in crate::agent) enum Input {
     Enqueue(Box<Run>, Arrival),
     /// A queued run was cancelled in the store.
     Cancel(RunId),
+    /// The run that was to be handed over had been cancelled meanwhile: Claude does not have it.
+    Withdrawn(RunId),
     /// The owner wants the running turn to end.
     Stop,
-    /// The owner wants a fresh session.
-    Renew,
+    /// The owner wants a fresh session: the conversation has this id in the store already.
+    Renew(SessionId, Running),
     /// The memory is wanted elsewhere: end the process if nothing runs.
     Yield,
     /// The daemon is going down: hand nothing over any more.
@@ -45,6 +47,15 @@ pub(in crate::agent) enum Input {
     },
     /// A timer ran out.
     Timer(Timer),
+}
+
+/// What becomes of a running turn when a fresh session is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Running {
+    /// It is stopped.
+    Stop,
+    /// It comes to its end first.
+    Finish,
 }
 
 /// How a run came to its conversation.
@@ -124,8 +135,10 @@ pub(in crate::agent) enum Action {
     Kill,
     /// End the process in good order.
     EndProcess,
-    /// Give the conversation a fresh session id.
+    /// Give the conversation a fresh session id in the store.
     RenewSession,
+    /// The next process begins this session; the store has it already.
+    Adopt(SessionId),
     /// Remember that Claude has this session.
     Begun(Option<SessionId>),
     /// End a run in the store, then say so.

@@ -20,8 +20,8 @@ use std::time::Duration;
 use crate::model::{AgentEvent, Failure, RunId, RunState, SessionId};
 use crate::store::Run;
 
-pub use messages::Arrival;
 pub(super) use messages::{Action, Closing, Input, Limits, StartFailure, Timer, TurnEnd};
+pub use messages::{Arrival, Running};
 use words::{again, crash_failure, failed_text, limit_failure, with_line};
 
 /// How often one run is handed to Claude before it is given up.
@@ -39,8 +39,8 @@ pub(super) struct Session {
     queue: VecDeque<Run>,
     phase: Phase,
     background: usize,
-    /// A fresh session is wanted as soon as nothing runs.
-    renew: bool,
+    /// The fresh session that begins as soon as nothing runs.
+    renew: Option<SessionId>,
     /// The daemon is going down: what is not ended stays in the store for the next start.
     draining: bool,
     /// Starts in a row that were cut off.
@@ -88,7 +88,7 @@ impl Session {
             queue: VecDeque::new(),
             phase: Phase::Cold,
             background: 0,
-            renew: false,
+            renew: None,
             draining: false,
             deaths: 0,
             preface: Vec::new(),
@@ -103,6 +103,11 @@ impl Session {
     /// Runs that wait.
     pub(super) fn waiting(&self) -> usize {
         self.queue.len()
+    }
+
+    /// Whether background tasks keep the process from being idle.
+    pub(super) fn has_background(&self) -> bool {
+        self.background > 0
     }
 
     /// Whether a turn is running or about to.
@@ -120,9 +125,12 @@ impl Session {
                 out.push(Action::Emit(Some(run), AgentEvent::Cancelled));
             }
             Input::Stop => self.interrupt(StopReason::Owner, &mut out),
-            Input::Renew => {
-                self.renew = true;
-                self.interrupt(StopReason::Owner, &mut out);
+            Input::Withdrawn(run) => self.withdrawn(run, &mut out),
+            Input::Renew(session, running) => {
+                self.renew = Some(session);
+                if running == Running::Stop {
+                    self.interrupt(StopReason::Owner, &mut out);
+                }
             }
             Input::Yield => self.end_if_idle(&mut out),
             Input::Drain => {
@@ -133,6 +141,9 @@ impl Session {
                 if matches!(self.phase, Phase::Starting { .. }) {
                     self.phase = Phase::Idle { own: false };
                     self.deaths = 0;
+                    if self.draining {
+                        self.end_if_idle(&mut out);
+                    }
                 }
             }
             Input::StartFailed(failure) => self.start_failed(failure, &mut out),
@@ -162,12 +173,11 @@ impl Session {
 
     /// Does the next thing that is due when nothing is running.
     fn advance(&mut self, out: &mut Vec<Action>) {
-        if self.renew {
+        if self.renew.is_some() {
             match self.phase {
                 Phase::Cold => {
-                    self.renew = false;
                     self.begun = false;
-                    out.push(Action::RenewSession);
+                    out.extend(self.renew.take().map(Action::Adopt));
                 }
                 Phase::Idle { own: false } => {
                     self.phase = Phase::Ending;
@@ -193,9 +203,11 @@ impl Session {
     fn hand(&mut self, run: Run, out: &mut Vec<Action>) {
         out.push(Action::Disarm(Timer::Idle));
         if run.attempts >= ATTEMPTS {
+            self.preface.clear();
             let failure = Failure {
                 what: format!("This was interrupted {ATTEMPTS} times and is given up"),
-                fix: "Send it again, perhaps in smaller steps; `skep logs` shows why it broke off".to_owned(),
+                fix: "Send it again, perhaps in smaller steps; `journalctl -u skep` shows why it broke off"
+                    .to_owned(),
             };
             out.push(Action::End(Box::new(Closing {
                 run: run.id,
@@ -209,13 +221,23 @@ impl Session {
         let message = SessionId::random().0;
         let prompt = if run.attempts == 0 { run.prompt.clone() } else { again(&run.prompt) };
         if run.attempts > 0 {
-            self.preface.push("Resumed after an interruption.".to_owned());
+            let line = "Resumed after an interruption.";
+            if !self.preface.iter().any(|known| known == line) {
+                self.preface.push(line.to_owned());
+            }
         }
         out.push(Action::Hand { run: run.id, message: message.clone(), prompt });
         out.push(Action::Emit(Some(run.id), AgentEvent::Started));
         out.push(Action::Arm(Timer::TurnLimit, self.limits.turn));
         let text = String::new();
         self.phase = Phase::Busy(Box::new(Busy { run, message, taken: false, text, stop: None }));
+    }
+
+    fn withdrawn(&mut self, run: RunId, out: &mut Vec<Action>) {
+        if matches!(&self.phase, Phase::Busy(busy) if busy.run.id == run) {
+            self.phase = Phase::Idle { own: false };
+            out.extend([Timer::TurnLimit, Timer::HardStop].map(Action::Disarm));
+        }
     }
 
     fn turn_started(&mut self) {
@@ -258,10 +280,11 @@ impl Session {
         match std::mem::replace(&mut self.phase, Phase::Idle { own: false }) {
             Phase::Busy(busy) if belongs(&busy, &end) => {
                 out.extend([Action::Disarm(Timer::TurnLimit), Action::Disarm(Timer::HardStop)]);
-                if !self.begun || end.session.is_some() {
+                // A fresh session has been promised: the old one is not written back.
+                if self.renew.is_none() {
                     out.push(Action::Begun(end.session.clone()));
+                    self.begun = true;
                 }
-                self.begun = true;
                 let closing = self.close(*busy, end);
                 out.push(Action::End(Box::new(closing)));
                 if self.draining {
@@ -270,8 +293,17 @@ impl Session {
             }
             // A turn of Claude's own, while a run waits to be taken up or nothing runs.
             phase @ (Phase::Busy(_) | Phase::Idle { .. }) => {
-                if matches!(phase, Phase::Busy(_)) {
-                    self.phase = phase;
+                match phase {
+                    // The turn that was interrupted was not the run's own: the run still has to be stopped.
+                    Phase::Busy(busy) if busy.stop.is_some() => {
+                        out.push(Action::Interrupt);
+                        self.phase = Phase::Busy(busy);
+                    }
+                    Phase::Busy(busy) => {
+                        out.push(Action::Disarm(Timer::HardStop));
+                        self.phase = Phase::Busy(busy);
+                    }
+                    _ => out.push(Action::Disarm(Timer::HardStop)),
                 }
                 let text = match &end.failure {
                     Some(failure) if !end.interrupted => failed_text(&end.text, failure),
@@ -313,7 +345,7 @@ impl Session {
             Phase::Idle { own: true } => {
                 out.extend([Action::Interrupt, Action::Arm(Timer::HardStop, INTERRUPT_GRACE)]);
             }
-            Phase::Starting { .. } if reason == StopReason::Owner => {
+            Phase::Starting { .. } | Phase::Ending if reason == StopReason::Owner => {
                 // What was to be handed over first is what the owner wants gone.
                 if let Some(run) = self.queue.pop_front() {
                     out.push(Action::End(Box::new(stopped_before_start(run.id))));
@@ -345,14 +377,21 @@ impl Session {
         let Phase::Starting { resume } = self.phase else { return };
         self.phase = Phase::Cold;
         match failure {
-            StartFailure::SessionExists if !resume => self.begun = true,
+            StartFailure::SessionExists if !resume => {
+                self.begun = true;
+                // Else every start until the first ended turn would try in vain to begin it.
+                out.push(Action::Begun(None));
+            }
+            // A slow machine is no lost conversation: it is tried once more before the session is given up.
+            StartFailure::Hung(_) if self.deaths == 0 => self.deaths += 1,
+            StartFailure::Died(_) if self.deaths + 1 < ATTEMPTS => self.deaths += 1,
             StartFailure::NoSession | StartFailure::Hung(_) if resume => {
+                self.deaths = 0;
                 self.begun = false;
                 out.push(Action::RenewSession);
                 self.preface
                     .push("The earlier conversation could not be resumed; this is a fresh one.".to_owned());
             }
-            StartFailure::Died(_) if self.deaths + 1 < ATTEMPTS => self.deaths += 1,
             StartFailure::Failed(failure) | StartFailure::Hung(failure) | StartFailure::Died(failure) => {
                 self.deaths = 0;
                 self.fail_first(failure, out);
@@ -366,6 +405,7 @@ impl Session {
     }
 
     fn fail_first(&mut self, failure: Failure, out: &mut Vec<Action>) {
+        self.preface.clear();
         if let Some(run) = self.queue.pop_front() {
             out.push(Action::End(Box::new(Closing {
                 run: run.id,
@@ -382,7 +422,7 @@ impl Session {
         out.extend([Timer::Idle, Timer::TurnLimit, Timer::HardStop].map(Action::Disarm));
         match std::mem::replace(&mut self.phase, Phase::Cold) {
             // The next start finds the run in the store and resumes it.
-            Phase::Busy(_) if self.draining => {}
+            Phase::Busy(busy) if self.draining && busy.stop.is_none() => {}
             Phase::Busy(mut busy) if busy.stop.is_none() => {
                 busy.run.attempts += 1;
                 // The transcript has whatever was on stdout; a session that never began is found out at the next start.
@@ -391,6 +431,7 @@ impl Session {
                     out.push(Action::Emit(Some(busy.run.id), AgentEvent::Notice { text }));
                     self.queue.push_front(busy.run);
                 } else {
+                    self.preface.clear();
                     let failure = crash_failure(said);
                     let text = failed_text(&busy.text, &failure);
                     out.push(Action::End(Box::new(Closing {

@@ -61,6 +61,10 @@ fn answered(message: &str, text: &str) -> Input {
     })
 }
 
+fn fresh() -> SessionId {
+    SessionId("fresh".to_owned())
+}
+
 fn failure(what: &str) -> Failure {
     Failure { what: what.to_owned(), fix: "Fix it".to_owned() }
 }
@@ -104,7 +108,8 @@ fn a_turn_of_claudes_own_is_delivered_and_does_not_end_the_run() {
     let message = busy(&mut session);
     let own = TurnEnd { text: "task done".to_owned(), own: true, ..TurnEnd::default() };
     let actions = session.on(Input::TurnEnded(own.clone()));
-    assert_eq!(actions, [Action::Deliver { text: "task done".to_owned(), cost_micros: 0 }]);
+    let deliver = Action::Deliver { text: "task done".to_owned(), cost_micros: 0 };
+    assert_eq!(actions, [Action::Disarm(Timer::HardStop), deliver]);
     assert!(session.is_busy());
     let actions = session.on(answered(&message, "answer"));
     assert_eq!(endings(&actions).len(), 1);
@@ -221,17 +226,25 @@ fn a_run_handed_over_too_often_is_given_up_unstarted() {
 }
 
 #[test]
-fn a_resume_that_fails_falls_back_to_a_fresh_session_and_says_so() {
-    for broken in [StartFailure::NoSession, StartFailure::Hung(failure("hung"))] {
-        let mut session = Session::new(LIMITS, true);
-        enqueue(&mut session, 1);
-        let actions = session.on(Input::StartFailed(broken));
-        assert_eq!(actions, [Action::RenewSession, Action::Launch { resume: false }]);
-        let message = message_of(&session.on(Input::Ready));
-        let actions = session.on(answered(&message, "hi"));
-        let told = "_The earlier conversation could not be resumed; this is a fresh one._\n\nhi";
-        assert_eq!(endings(&actions), [(1, RunState::Finished, told.to_owned())]);
-    }
+fn a_session_that_is_gone_is_replaced_by_a_fresh_one_and_the_answer_says_so() {
+    let mut session = Session::new(LIMITS, true);
+    enqueue(&mut session, 1);
+    let actions = session.on(Input::StartFailed(StartFailure::NoSession));
+    assert_eq!(actions, [Action::RenewSession, Action::Launch { resume: false }]);
+    let message = message_of(&session.on(Input::Ready));
+    let actions = session.on(answered(&message, "hi"));
+    let told = "_The earlier conversation could not be resumed; this is a fresh one._\n\nhi";
+    assert_eq!(endings(&actions), [(1, RunState::Finished, told.to_owned())]);
+}
+
+#[test]
+fn a_slow_start_is_tried_again_before_the_conversation_is_given_up() {
+    let mut session = Session::new(LIMITS, true);
+    enqueue(&mut session, 1);
+    let actions = session.on(Input::StartFailed(StartFailure::Hung(failure("slow"))));
+    assert_eq!(actions, [Action::Launch { resume: true }]);
+    let actions = session.on(Input::StartFailed(StartFailure::Hung(failure("slow"))));
+    assert_eq!(actions, [Action::RenewSession, Action::Launch { resume: false }]);
 }
 
 #[test]
@@ -239,7 +252,7 @@ fn a_session_that_claude_already_has_is_resumed() {
     let mut session = Session::new(LIMITS, false);
     enqueue(&mut session, 1);
     let actions = session.on(Input::StartFailed(StartFailure::SessionExists));
-    assert_eq!(actions, [Action::Launch { resume: true }]);
+    assert_eq!(actions, [Action::Begun(None), Action::Launch { resume: true }]);
 }
 
 #[test]
@@ -272,16 +285,17 @@ fn an_idle_process_is_ended_but_not_while_background_tasks_run() {
 fn new_ends_the_running_turn_and_begins_afresh() {
     let mut session = Session::new(LIMITS, true);
     let message = busy(&mut session);
-    assert!(session.on(Input::Renew).contains(&Action::Interrupt));
+    assert!(session.on(Input::Renew(fresh(), Running::Stop)).contains(&Action::Interrupt));
     let actions = session.on(answered(&message, "x"));
     assert_eq!(endings(&actions)[0].1, RunState::Cancelled);
     assert!(actions.contains(&Action::EndProcess));
+    assert!(!actions.iter().any(|a| matches!(a, Action::Begun(_))), "the old session is not written back");
     let actions = session.on(Input::Exited { said: String::new() });
-    assert_eq!(actions.last(), Some(&Action::RenewSession));
+    assert_eq!(actions.last(), Some(&Action::Adopt(fresh())));
     assert_eq!(enqueue(&mut session, 2), [Action::Launch { resume: false }]);
 
     let mut cold = Session::new(LIMITS, true);
-    assert_eq!(cold.on(Input::Renew), [Action::RenewSession]);
+    assert_eq!(cold.on(Input::Renew(fresh(), Running::Stop)), [Action::Adopt(fresh())]);
 }
 
 #[test]
@@ -330,4 +344,83 @@ fn a_recovered_run_that_waits_is_not_announced_again() {
     let mut session = Session::new(LIMITS, true);
     session.on(Input::Enqueue(Box::new(run(1, 1)), Arrival::Recovered));
     assert_eq!(session.on(Input::Enqueue(Box::new(run(2, 0)), Arrival::Recovered)), []);
+}
+
+#[test]
+fn a_run_cancelled_while_it_was_handed_over_frees_the_conversation() {
+    let mut session = Session::new(LIMITS, false);
+    busy(&mut session);
+    enqueue(&mut session, 2);
+    let actions = session.on(Input::Withdrawn(RunId(1)));
+    assert_eq!(endings(&actions), []);
+    message_of(&actions);
+}
+
+#[test]
+fn a_stop_of_claudes_own_turn_never_kills_the_run_that_follows() {
+    let mut session = Session::new(LIMITS, false);
+    let first = busy(&mut session);
+    session.on(answered(&first, "x"));
+    session.on(Input::TurnStarted);
+    assert!(session.on(Input::Stop).contains(&Action::Arm(Timer::HardStop, INTERRUPT_GRACE)));
+    let own = TurnEnd { own: true, interrupted: true, ..TurnEnd::default() };
+    assert!(session.on(Input::TurnEnded(own)).contains(&Action::Disarm(Timer::HardStop)));
+}
+
+#[test]
+fn a_stop_reaches_the_run_behind_a_turn_of_claudes_own() {
+    let mut session = Session::new(LIMITS, false);
+    busy(&mut session);
+    session.on(Input::Stop);
+    let own = TurnEnd { own: true, interrupted: true, ..TurnEnd::default() };
+    assert!(session.on(Input::TurnEnded(own)).contains(&Action::Interrupt));
+}
+
+#[test]
+fn a_line_about_a_resumption_is_said_once_and_never_to_another_answer() {
+    let mut session = Session::new(LIMITS, true);
+    busy(&mut session);
+    enqueue(&mut session, 2);
+    for _ in 1..ATTEMPTS {
+        session.on(Input::Exited { said: String::new() });
+        session.on(Input::Ready);
+    }
+    assert_eq!(session.preface.len(), 1);
+    session.on(Input::Exited { said: String::new() });
+    let message = message_of(&session.on(Input::Ready));
+    let actions = session.on(answered(&message, "two"));
+    assert_eq!(endings(&actions), [(2, RunState::Finished, "two".to_owned())]);
+}
+
+#[test]
+fn a_stopped_run_stays_stopped_when_the_daemon_goes_down() {
+    let mut session = Session::new(LIMITS, false);
+    busy(&mut session);
+    session.on(Input::Stop);
+    session.on(Input::Drain);
+    let actions = session.on(Input::Exited { said: String::new() });
+    assert_eq!(endings(&actions)[0].1, RunState::Cancelled);
+}
+
+#[test]
+fn a_draining_daemon_ends_a_process_that_becomes_ready_meanwhile() {
+    let mut session = Session::new(LIMITS, false);
+    enqueue(&mut session, 1);
+    session.on(Input::Drain);
+    assert!(session.on(Input::Ready).contains(&Action::EndProcess));
+}
+
+#[test]
+fn a_fresh_session_for_the_next_question_lets_the_running_one_end() {
+    let mut session = Session::new(LIMITS, true);
+    let message = busy(&mut session);
+    assert_eq!(session.on(Input::Renew(fresh(), Running::Finish)), []);
+    enqueue(&mut session, 2);
+    let actions = session.on(answered(&message, "one"));
+    assert_eq!(endings(&actions), [(1, RunState::Finished, "one".to_owned())]);
+    assert!(
+        actions.contains(&Action::EndProcess) && !actions.iter().any(|a| matches!(a, Action::Hand { .. }))
+    );
+    let actions = session.on(Input::Exited { said: String::new() });
+    assert!(actions.ends_with(&[Action::Adopt(fresh()), Action::Launch { resume: false }]), "{actions:?}");
 }

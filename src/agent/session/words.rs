@@ -37,7 +37,8 @@ pub(super) fn crash_failure(said: &str) -> Failure {
     let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing").trim();
     Failure {
         what: format!("Claude ended unexpectedly {ATTEMPTS} times. Its last words: {last}"),
-        fix: "Send the message again; if it happens every time, try /new or look at `skep logs`".to_owned(),
+        fix: "Send the message again; if it happens every time, try /new or look at `journalctl -u skep`"
+            .to_owned(),
     }
 }
 

@@ -63,6 +63,6 @@ async fn the_real_cli_shows_at_once_that_no_credential_is_set() {
         return;
     };
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("sudo skep setup"), "{text}");
+    assert!(text.contains("anthropic-api-key"), "{text}");
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 }

@@ -156,7 +156,7 @@ async fn a_new_credential_counts_from_the_next_request_and_none_says_what_to_do(
     let reply = door.exchange(request()).await;
     let (kind, message) = reply.error();
     assert_eq!((reply.status, kind.as_str()), (403, "authentication_error"));
-    assert!(message.contains("skep setup") && message.contains("anthropic-api-key"), "{message}");
+    assert!(message.contains("systemctl reload skep") && message.contains("anthropic-api-key"), "{message}");
     assert!(api.record().is_empty());
     assert!(door.calls.try_recv().is_err(), "the API was not called");
 

@@ -86,7 +86,13 @@ impl Task {
                 self.stored(|store| async move { store.outbox_unknown(row.id).await }).await?;
                 self.switch(run, Stream::Off);
             }
-            Err(error) => self.outcome(run, body, Err(error)),
+            Err(error) => {
+                if !row.repeated {
+                    // It certainly did not arrive: the answer that follows is no repeat.
+                    self.stored(|store| async move { store.answer_not_begun(row.id).await }).await?;
+                }
+                self.outcome(run, body, Err(error));
+            }
         }
         Ok(())
     }

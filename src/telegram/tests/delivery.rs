@@ -51,7 +51,7 @@ impl World {
         let agent = AgentName::new("general").unwrap();
         let conversation = self.store.conversation(place(chat), agent).await.unwrap().id;
         let new = NewRun { conversation, inbox, prompt: "hello".to_owned(), reply_to: Some(MessageId(1)) };
-        let id = self.store.enqueue_run(new).await.unwrap().id;
+        let id = self.store.enqueue_run(new).await.unwrap().unwrap().id;
         Run { id, conversation, place: place(chat) }
     }
 
@@ -106,6 +106,7 @@ impl World {
             thread: None,
             reply_to: None,
             run,
+            agent: None,
             text: text.to_owned(),
             buttons,
         };
@@ -382,6 +383,7 @@ async fn a_topic_that_is_gone_falls_back_to_the_chat() {
         thread: Some(crate::model::ThreadId(777)),
         reply_to: None,
         run: None,
+        agent: None,
         text: "Hello.".to_owned(),
         buttons: Vec::new(),
     };
