@@ -86,6 +86,8 @@ def main():
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     started, results = [], []
+    # Whoever ends us early does not want a machine left over.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(MachineError("the whole time is used up")))
     signal.alarm(WHOLE)
     broken = False
